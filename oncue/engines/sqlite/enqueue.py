@@ -1,0 +1,143 @@
+"""The operation that accepts jobs (T1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from oncue.engine import Enqueued
+from oncue.engines.sqlite.clock import later, to_ms
+from oncue.engines.sqlite.moves import Moves, rows_by_seqs
+from oncue.engines.sqlite.statements import load
+from oncue.engines.sqlite.unit import Unit
+from oncue.job import NewJob, Reason, State, UniqueWhile
+
+__all__ = ["enqueue"]
+
+_sql = load("enqueue.sql")
+
+
+def enqueue(unit: Unit, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    """Accept jobs; see `Engine.enqueue`."""
+    return _Acceptance(unit, jobs).answers()
+
+
+class _Acceptance:
+    """One batch on its way in: rows collect and are inserted together, unless one must be looked up again."""
+
+    def __init__(self, unit: Unit, jobs: Sequence[NewJob]) -> None:
+        self._unit = unit
+        self._jobs = jobs
+        self._seq: int = unit.conn.execute(_sql.next_seq).fetchone()[0]
+        self._rows: list[tuple[object, ...]] = []
+        self._payloads: list[tuple[int, bytes]] = []
+        found = unit.conn.execute(_sql.known, (json.dumps([job.id for job in jobs]),))
+        self._known: dict[str, tuple[str, bytes | None]] = {id: (state, request) for id, state, request in found}
+
+    def answers(self) -> list[Enqueued]:
+        answers = [self._accept(job) for job in self._jobs]
+        self._flush()
+        return answers
+
+    def _accept(self, job: NewJob) -> Enqueued:
+        known = self._known.get(job.id)
+        if known is not None:
+            state, request = known
+            if request == job.request:  # the same call again: its reply was lost
+                return Enqueued(job.id, True, State(state))
+            return Enqueued(job.id, False, State(state), "id")
+        if job.unique is not None and (conflict := self._take_unique(job)) is not None:
+            return conflict
+        return self._insert(job)
+
+    def _insert(self, job: NewJob) -> Enqueued:
+        unit, seq, now = self._unit, self._seq, self._unit.now
+        self._seq += 1
+        due_at = now if not job.delay else later(now, job.delay)
+        if job.run_at is not None:
+            due_at = to_ms(job.run_at)
+        state, reason = (State.SCHEDULED if due_at > now else State.QUEUED), None
+        waits_for = 0
+        if job.after:
+            waits_for, doomed = self._link(job, seq)
+            if doomed:
+                state, reason = State.CANCELLED, Reason.DEPENDENCY
+            elif waits_for:
+                state = State.WAITING
+        keep_ms = int(job.keep * 1000)
+        self._rows.append(
+            (
+                seq,
+                job.id,
+                job.task,
+                job.queue,
+                state,
+                reason,
+                job.priority,
+                now,
+                due_at,
+                None if job.expires_in is None else later(due_at, job.expires_in),
+                now if reason else None,
+                now + keep_ms if reason else None,
+                keep_ms,
+                None if job.timeout is None else int(job.timeout * 1000),
+                job.max_attempts,
+                job.max_crashes,
+                waits_for,
+                job.after_any,
+                None if job.unique is None else job.unique.key,
+                None if job.unique is None else job.unique.while_,
+                job.request,
+                json.dumps(dict(job.meta)) if job.meta else None,
+            )
+        )
+        self._payloads.append((seq, job.payload))
+        self._known[job.id] = (state, job.request)
+        unit.count(job.queue, job.task, state, 1)
+        unit.measure(job.queue, job.task, "enqueued")
+        unit.hint_queue(job.queue)
+        return Enqueued(job.id, True, state)
+
+    def _link(self, job: NewJob, seq: int) -> tuple[int, bool]:
+        """Return how many parents are still open, and whether the job can never run; link it to the open ones."""
+        self._flush()  # a parent may be in this very batch
+        unit = self._unit
+        wanted = set(job.after)
+        parents = unit.conn.execute(_sql.parents, (json.dumps(sorted(wanted)),)).fetchall()
+        bad = len(parents) < len(wanted) or any(state in (State.FAILED, State.CANCELLED) for _, _, state in parents)
+        if bad and not job.after_any:
+            return 0, True
+        still_open = [parent for _, parent, state in parents if not State(state).final]
+        unit.change(_sql.insert_dep, [(parent, seq) for parent in still_open])
+        unit.change(_sql.mark_parent, [(parent,) for parent in still_open])
+        return len(still_open), False
+
+    def _take_unique(self, job: NewJob) -> Enqueued | None:
+        """Take the job's unique key, or answer with its holder."""
+        self._flush()  # the holder may be in this very batch
+        unit, unique = self._unit, job.unique
+        assert unique is not None
+        found = unit.conn.execute(_sql.unique_holder, (unique.key,)).fetchone()
+        if found is not None:
+            holder_seq, holder, until, state = found
+            lapsed = until is not None and until <= unit.now
+            if not lapsed:
+                startable = state is not None and state not in (State.RUNNING,) and not State(state).final
+                if not (unique.on_conflict == "replace" and startable):
+                    # A holder by time may have been deleted: it still stands, as completed long ago.
+                    return Enqueued(holder, False, State(state or State.COMPLETED), "unique")
+                moves = Moves(unit)
+                [row] = rows_by_seqs(unit, [holder_seq])
+                moves.end(row, State.CANCELLED, Reason.USER)
+                moves.flush()
+        until = None
+        if unique.while_ == UniqueWhile.TTL:
+            until = later(unit.now, unique.ttl or 0)
+        unit.conn.execute(_sql.take_unique, (unique.key, self._seq, job.id, until))
+        return None
+
+    def _flush(self) -> None:
+        unit = self._unit
+        unit.change(_sql.insert_job, self._rows)
+        unit.change(_sql.insert_payload, self._payloads)
+        self._rows, self._payloads = [], []

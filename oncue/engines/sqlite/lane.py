@@ -1,0 +1,289 @@
+"""Threads that own a connection: one that writes, one that reads.
+
+Calls from any thread and event loop queue up in a lane; whatever is there when the lane turns to it travels together.
+The writing lane runs a turn as one transaction (group commit): the cost of a durable commit is shared by all that
+came in while the one before it was being written. Calls of one operation in a row are one call to it.
+
+A turn that fails is rolled back and its calls are run again one by one, so that only the guilty one fails. A call
+whose deadline passes before its turn has begun is dropped, never half done: its caller gets `EngineUnavailable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Final
+
+from oncue.engines.sqlite.checkpoint import Checkpointer
+from oncue.engines.sqlite.clock import Clock
+from oncue.engines.sqlite.faults import is_broken, is_busy, translate
+from oncue.engines.sqlite.files import connect
+from oncue.engines.sqlite.hints import Hub
+from oncue.engines.sqlite.settings import SQLiteSettings
+from oncue.engines.sqlite.unit import Unit
+from oncue.errors import EngineUnavailable, EngineUnusable
+
+__all__ = ["Lane", "ReadingLane", "WritingLane"]
+
+logger = logging.getLogger("oncue.engine")
+
+Operation = Callable[[Unit, Sequence[Any]], list[Any]]
+_TURN: Final = 2_000
+"""Requests in one turn: bounds how long the lock is held."""
+_POLL: Final = 0.010
+"""Seconds between looks for other processes' commits, while somebody here listens."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    operation: Operation
+    requests: Sequence[Any]
+    deadline: float
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    answer: Any = field(default=None)
+    error: BaseException | None = None
+
+
+class Lane:
+    """A thread with a connection and a queue of calls."""
+
+    def __init__(self, name: str, settings: SQLiteSettings, clock: Clock, conn: sqlite3.Connection) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._conn = conn
+        self._pid = os.getpid()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
+        """Queue a call; the future, of the running loop, gets one answer a request, or an `EngineError`."""
+        if self._closed:
+            raise EngineUnavailable(f"{self._settings.path or 'the store in memory'} is closed")
+        if os.getpid() != self._pid:
+            raise EngineUnusable("this engine was opened before a fork; open one of its own in each process")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._calls.put(_Call(operation, requests, time.monotonic() + self._settings.timeout, loop, future))
+        return future
+
+    def close(self) -> None:
+        """Run what is queued, close the connection, end the thread. Blocks."""
+        if not self._closed:
+            self._closed = True
+            self._calls.put(None)
+        if self._thread is not threading.current_thread() and os.getpid() == self._pid:
+            self._thread.join()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            calls = self._next()
+            if calls and calls[-1] is None:
+                closing = True
+                calls.pop()
+            turn = [call for call in calls if call is not None]
+            if turn:
+                self._turn(turn)
+        self._end()
+
+    def _next(self) -> list[_Call | None]:
+        """Wait for a call and take all that are there with it."""
+        try:
+            first = self._calls.get(timeout=self._patience())
+        except queue.Empty:
+            self._idle()
+            return []
+        calls = [first]
+        size = 0 if first is None else len(first.requests)
+        try:
+            while calls[-1] is not None and size < _TURN:
+                call = self._calls.get_nowait()
+                calls.append(call)
+                size += 0 if call is None else len(call.requests)
+        except queue.Empty:
+            pass
+        return calls
+
+    def _patience(self) -> float | None:
+        return None
+
+    def _idle(self) -> None:
+        pass
+
+    def _turn(self, calls: list[_Call]) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        self._conn.close()
+
+    def _answer(self, calls: Sequence[_Call]) -> None:
+        """Hand answers to their loops, one wake-up a loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Call]] = {}
+        for call in calls:
+            by_loop.setdefault(call.loop, []).append(call)
+        for loop, theirs in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, theirs)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                logger.debug("an event loop was closed with %d calls under way", len(theirs))
+
+    def _perform(self, unit: Unit, calls: Sequence[_Call]) -> None:
+        """Run calls in order, neighbours of one operation together, and give each its share of the answers."""
+        for operation, group in groupby(calls, key=lambda call: call.operation):
+            together = list(group)
+            if len(together) == 1:
+                together[0].answer = operation(unit, together[0].requests)
+                continue
+            answers = operation(unit, [request for call in together for request in call.requests])
+            start = 0
+            for call in together:
+                call.answer = answers[start : start + len(call.requests)]
+                start += len(call.requests)
+
+    def _unit(self) -> Unit:
+        return Unit(self._conn, self._clock.wall(), self._clock.steady())
+
+
+def _resolve(calls: list[_Call]) -> None:
+    for call in calls:
+        if call.future.done():  # its caller was cancelled
+            continue
+        if call.error is not None:
+            call.future.set_exception(call.error)
+        else:
+            call.future.set_result(call.answer)
+
+
+class WritingLane(Lane):
+    """The one writer of this process: a turn is a transaction."""
+
+    def __init__(self, settings: SQLiteSettings, clock: Clock, conn: sqlite3.Connection, hub: Hub) -> None:
+        self._hub = hub
+        self._checkpointer = Checkpointer(settings)
+        self._seen_version = -1
+        self._broken = False
+        super().__init__("oncue-sqlite-writer", settings, clock, conn)
+
+    def _patience(self) -> float | None:
+        if self._settings.path is None or not self._hub.listening:
+            # Asked again every so often: a first listener does not queue a call.
+            return None if self._settings.path is None else 0.25
+        return _POLL
+
+    def _idle(self) -> None:
+        self._notice_others()
+
+    def _notice_others(self) -> None:
+        """Hint everything if another process has committed; our own commits do not change the number."""
+        try:
+            version = self._conn.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            return  # the next turn will say what is wrong
+        if version != self._seen_version:
+            if self._seen_version >= 0:
+                self._hub.publish_all()
+            self._seen_version = version
+
+    def _turn(self, calls: list[_Call]) -> None:
+        try:
+            self._commit_together(calls)
+        except Exception as error:
+            self._roll_back(error)
+            if len(calls) == 1:
+                self._refuse(calls[0], error)
+                return
+            for call in calls:
+                try:
+                    self._commit_together([call])
+                except Exception as its_error:
+                    self._roll_back(its_error)
+                    self._refuse(call, its_error)
+
+    def _commit_together(self, calls: list[_Call]) -> None:
+        calls = self._begin(calls)
+        if not calls:
+            return
+        unit = self._unit()
+        self._perform(unit, calls)
+        unit.write_sums()
+        self._conn.execute("COMMIT")
+        self._answer(calls)
+        self._hub.publish(unit.hints, unit.moved)
+        if self._settings.path is not None:
+            self._notice_others()
+            self._checkpointer.after_commit(self._conn)
+
+    def _begin(self, calls: list[_Call]) -> list[_Call]:
+        """Take the write lock; return the calls whose deadline has not passed meanwhile."""
+        while True:
+            now = time.monotonic()
+            late = [call for call in calls if call.deadline <= now]
+            if late:
+                calls = [call for call in calls if call.deadline > now]
+                for call in late:
+                    call.error = EngineUnavailable(
+                        f"{self._settings.path} was busy for {self._settings.timeout:g} s: another program holds its "
+                        "lock, or more is asked than the disk can write; nothing of this call was done"
+                    )
+                self._answer(late)
+            if not calls:
+                return []
+            try:
+                if self._broken:
+                    self._reconnect()
+                self._conn.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                if not is_busy(error):
+                    raise
+            else:
+                return calls
+
+    def _reconnect(self) -> None:
+        conn = connect(self._settings)
+        self._conn.close()
+        self._conn, self._broken = conn, False
+
+    def _roll_back(self, error: Exception) -> None:
+        try:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._broken = True
+        if isinstance(error, sqlite3.Error) and is_broken(error) and self._settings.path is not None:
+            self._broken = True
+
+    def _refuse(self, call: _Call, error: Exception) -> None:
+        call.error = translate(error, self._settings) if isinstance(error, sqlite3.Error) else error
+        self._answer([call])
+
+    def _end(self) -> None:
+        if self._settings.path is not None:
+            self._checkpointer.at_close(self._conn)
+        super()._end()
+
+
+class ReadingLane(Lane):
+    """A reader beside the writer: a turn is one snapshot."""
+
+    def _turn(self, calls: list[_Call]) -> None:
+        try:
+            self._conn.execute("BEGIN")
+            self._perform(self._unit(), calls)
+        except Exception as error:
+            for call in calls:
+                call.error = translate(error, self._settings) if isinstance(error, sqlite3.Error) else error
+        finally:
+            if self._conn.in_transaction:
+                self._conn.execute("COMMIT")
+        self._answer(calls)
