@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -133,6 +134,16 @@ def test_every_relative_link_in_the_docs_leads_somewhere() -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             dead.append(f"{page.relative_to(ROOT)}: {link}")
     assert not dead
+
+
+def test_the_wheel_holds_the_whole_package() -> None:
+    shipped = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    package = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "oncue").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert shipped == package
 
 
 def test_the_readme_is_the_page_that_package_indexes_show() -> None:
