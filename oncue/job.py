@@ -221,9 +221,8 @@ class Lease(NamedTuple):
     nonce: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """One attempt handed to a worker."""
+class Claimed(NamedTuple):
+    """One attempt handed to a worker. (A tuple, like the others here of which there is one an attempt: made in C.)"""
 
     lease: Lease
     task: str
@@ -257,8 +256,7 @@ class Failure:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attempt ended, and so which state its job moves to. Made only by the constructors below."""
 
     state: State

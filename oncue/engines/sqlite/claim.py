@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from oncue.engine import Claim
+from oncue.engines.sqlite import states
 from oncue.engines.sqlite.clock import from_ms
 from oncue.engines.sqlite.moves import Moves, rows_by_seqs
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit, bucket
-from oncue.job import Claimed, Lease, NewJob, Reason, State, UniqueWhile
+from oncue.job import Claimed, Lease, NewJob, Reason, UniqueWhile
 
 __all__ = ["ClaimRequest", "claim"]
 
@@ -42,7 +43,7 @@ def claim(unit: Unit, requests: Sequence[ClaimRequest]) -> list[Claim]:
 
 def _promote(unit: Unit) -> float | None:
     """Queue what is due; return the seconds until the next is, None if nothing is scheduled."""
-    first = unit.conn.execute(_sql.first_due).fetchone()[0]
+    first: int | None = unit.conn.execute(_sql.first_due).fetchone()[0]
     if first is None:
         return None
     if first <= unit.now:
@@ -50,7 +51,7 @@ def _promote(unit: Unit) -> float | None:
         unit.conn.execute(_sql.promote, (json.dumps([row[0] for row in due]),))
         for _, state, queue, task, job_id in due:
             unit.count(queue, task, state, -1)
-            unit.count(queue, task, State.QUEUED, 1)
+            unit.count(queue, task, states.QUEUED, 1)
             unit.hint_queue(queue)
             unit.moved.append(job_id)
         first = unit.conn.execute(_sql.first_due).fetchone()[0]
@@ -141,8 +142,8 @@ def _start_these(unit: Unit, request: ClaimRequest, seqs: list[int]) -> list[Cla
         starts.append((token, nonce, request.worker_id, lease_until, now, row.seq))
         if row.unique_key is not None and row.unique_while == UniqueWhile.PENDING:
             unit.conn.execute(_sql.release_pending_unique, (row.unique_key, row.seq))
-        unit.count(row.queue, row.task, State.QUEUED, -1)
-        unit.count(row.queue, row.task, State.RUNNING, 1)
+        unit.count(row.queue, row.task, states.QUEUED, -1)
+        unit.count(row.queue, row.task, states.RUNNING, 1)
         unit.measure(row.queue, row.task, "wait", bucket(now - row.due_at))
         unit.moved.append(row.id)
         claimed.append(_claimed(row, Lease(row.id, token, nonce), row.attempts + 1, started_at))
@@ -150,7 +151,7 @@ def _start_these(unit: Unit, request: ClaimRequest, seqs: list[int]) -> list[Cla
     if expired:
         moves = Moves(unit)
         for gone in rows_by_seqs(unit, expired):
-            moves.end(gone, State.FAILED, Reason.EXPIRED)
+            moves.end(gone, states.FAILED, Reason.EXPIRED)
         moves.flush()
     return claimed
 

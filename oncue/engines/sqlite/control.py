@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oncue.engine import CancelAnswer, topic_cancel
+from oncue.engines.sqlite import states
 from oncue.engines.sqlite.moves import Moves, Row, rows_by_ids
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit
 from oncue.engines.sqlite.upkeep import drop_jobs
-from oncue.job import PENDING, Reason, State, UniqueWhile
+from oncue.job import Reason, UniqueWhile
 
 __all__ = ["cancel", "delete", "retry", "set_queue"]
 
@@ -25,18 +26,18 @@ def cancel(unit: Unit, ids: Sequence[str]) -> list[CancelAnswer]:
         row = rows.get(job_id)
         if row is None:
             answers.append(CancelAnswer.NOT_FOUND)
-        elif row.state == State.RUNNING:
+        elif row.state == states.RUNNING:
             if not row.cancel_requested:
                 unit.conn.execute(_sql.request_cancel, (row.seq,))
                 unit.moved.append(row.id)
             unit.hints.add(topic_cancel(row.owner or ""))
             answers.append(CancelAnswer.REQUESTED)
-        elif row.state in PENDING:
-            moves.end(row, State.CANCELLED, Reason.USER)
-            rows[job_id] = row._replace(state=State.CANCELLED)  # named twice in one call: ends once
+        elif row.state in states.PENDING:
+            moves.end(row, states.CANCELLED, Reason.USER)
+            rows[job_id] = row._replace(state=states.CANCELLED)  # named twice in one call: ends once
             answers.append(CancelAnswer.CANCELLED)
         else:
-            done = row.state == State.CANCELLED
+            done = row.state == states.CANCELLED
             answers.append(CancelAnswer.CANCELLED if done else CancelAnswer.FINISHED)
     moves.flush()
     return answers
@@ -48,15 +49,15 @@ def retry(unit: Unit, ids: Sequence[str]) -> list[bool]:
     answers: list[bool] = []
     for job_id in ids:
         row = rows.get(job_id)
-        if row is not None and State(row.state).final and _take_back_unique(unit, row):
+        if row is not None and row.state in states.FINAL and _take_back_unique(unit, row):
             unit.conn.execute(_sql.run_again, (unit.now, row.seq))
             unit.conn.execute(_sql.drop_result, (row.seq,))
             unit.count(row.queue, row.task, row.state, -1)
-            unit.count(row.queue, row.task, State.QUEUED, 1)
+            unit.count(row.queue, row.task, states.QUEUED, 1)
             unit.hint_queue(row.queue)
             unit.moved.append(row.id)
-            row = rows[job_id] = row._replace(state=State.QUEUED)
-        answers.append(row is not None and not State(row.state).final)
+            row = rows[job_id] = row._replace(state=states.QUEUED)
+        answers.append(row is not None and row.state not in states.FINAL)
     return answers
 
 
@@ -76,12 +77,12 @@ def delete(unit: Unit, ids: Sequence[str]) -> list[bool]:
     """Remove jobs; see `Engine.delete`."""
     moves = Moves(unit)
     rows = rows_by_ids(unit, ids)
-    running = {job_id for job_id, row in rows.items() if row.state == State.RUNNING}
+    running = {job_id for job_id, row in rows.items() if row.state == states.RUNNING}
     going = [row for job_id, row in rows.items() if job_id not in running]
     # First ended, then dropped: what hangs on an open job is settled by the same door as ever.
     for row in going:
-        if row.state in PENDING:
-            moves.end(row, State.CANCELLED, Reason.USER)
+        if row.state in states.PENDING:
+            moves.end(row, states.CANCELLED, Reason.USER)
     moves.flush()
     drop_jobs(unit, list(rows_by_ids(unit, [row.id for row in going]).values()))
     return [job_id not in running for job_id in ids]

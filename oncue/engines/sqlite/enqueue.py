@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 
 from oncue.engine import Enqueued
+from oncue.engines.sqlite import states
 from oncue.engines.sqlite.clock import later, to_ms
 from oncue.engines.sqlite.moves import Moves, rows_by_seqs
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit
-from oncue.job import NewJob, Reason, State, UniqueWhile
+from oncue.job import NewJob, Reason, UniqueWhile
 
 __all__ = ["enqueue"]
 
@@ -44,8 +45,8 @@ class _Acceptance:
         if known is not None:
             state, request = known
             if request == job.request:  # the same call again: its reply was lost
-                return Enqueued(job.id, True, State(state))
-            return Enqueued(job.id, False, State(state), "id")
+                return Enqueued(job.id, True, states.STATE[state])
+            return Enqueued(job.id, False, states.STATE[state], "id")
         if job.unique is not None and (conflict := self._take_unique(job)) is not None:
             return conflict
         return self._insert(job)
@@ -56,14 +57,14 @@ class _Acceptance:
         due_at = now if not job.delay else later(now, job.delay)
         if job.run_at is not None:
             due_at = to_ms(job.run_at)
-        state, reason = (State.SCHEDULED if due_at > now else State.QUEUED), None
+        state, reason = (states.SCHEDULED if due_at > now else states.QUEUED), None
         waits_for = 0
         if job.after:
             waits_for, doomed = self._link(job, seq)
             if doomed:
-                state, reason = State.CANCELLED, Reason.DEPENDENCY
+                state, reason = states.CANCELLED, Reason.DEPENDENCY.value
             elif waits_for:
-                state = State.WAITING
+                state = states.WAITING
         keep_ms = int(job.keep * 1000)
         self._rows.append(
             (
@@ -86,7 +87,7 @@ class _Acceptance:
                 waits_for,
                 job.after_any,
                 None if job.unique is None else job.unique.key,
-                None if job.unique is None else job.unique.while_,
+                None if job.unique is None else UniqueWhile(job.unique.while_).value,
                 job.request,
                 json.dumps(dict(job.meta)) if job.meta else None,
             )
@@ -96,7 +97,7 @@ class _Acceptance:
         unit.count(job.queue, job.task, state, 1)
         unit.measure(job.queue, job.task, "enqueued")
         unit.hint_queue(job.queue)
-        return Enqueued(job.id, True, state)
+        return Enqueued(job.id, True, states.STATE[state])
 
     def _link(self, job: NewJob, seq: int) -> tuple[int, bool]:
         """Return how many parents are still open, and whether the job can never run; link it to the open ones."""
@@ -104,10 +105,10 @@ class _Acceptance:
         unit = self._unit
         wanted = set(job.after)
         parents = unit.conn.execute(_sql.parents, (json.dumps(sorted(wanted)),)).fetchall()
-        bad = len(parents) < len(wanted) or any(state in (State.FAILED, State.CANCELLED) for _, _, state in parents)
+        bad = len(parents) < len(wanted) or any(state in (states.FAILED, states.CANCELLED) for _, _, state in parents)
         if bad and not job.after_any:
             return 0, True
-        still_open = [parent for _, parent, state in parents if not State(state).final]
+        still_open = [parent for _, parent, state in parents if state not in states.FINAL]
         unit.change(_sql.insert_dep, [(parent, seq) for parent in still_open])
         unit.change(_sql.mark_parent, [(parent,) for parent in still_open])
         return len(still_open), False
@@ -122,13 +123,13 @@ class _Acceptance:
             holder_seq, holder, until, state = found
             lapsed = until is not None and until <= unit.now
             if not lapsed:
-                startable = state is not None and state not in (State.RUNNING,) and not State(state).final
+                startable = state in states.PENDING
                 if not (unique.on_conflict == "replace" and startable):
                     # A holder by time may have been deleted: it still stands, as completed long ago.
-                    return Enqueued(holder, False, State(state or State.COMPLETED), "unique")
+                    return Enqueued(holder, False, states.STATE[state or states.COMPLETED], "unique")
                 moves = Moves(unit)
                 [row] = rows_by_seqs(unit, [holder_seq])
-                moves.end(row, State.CANCELLED, Reason.USER)
+                moves.end(row, states.CANCELLED, Reason.USER)
                 moves.flush()
         until = None
         if unique.while_ == UniqueWhile.TTL:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from oncue.engines.sqlite import states
 from oncue.engines.sqlite.clock import from_ms
 from oncue.engines.sqlite.finish import holds
 from oncue.engines.sqlite.moves import rows_by_ids
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit
-from oncue.job import FeedItem, FeedKind, Lease, State
+from oncue.job import FeedItem, FeedKind, Lease
 
 __all__ = ["AppendRequest", "ReadRequest", "append", "read"]
 
@@ -42,7 +43,7 @@ def append(unit: Unit, requests: Sequence[AppendRequest]) -> list[bool]:
     for request in requests:
         lease = request.lease
         row = rows.get(lease.job_id)
-        if row is None or row.state != State.RUNNING or not holds(row, lease):
+        if row is None or row.state != states.RUNNING or not holds(row, lease):
             if row is not None:
                 unit.measure(row.queue, row.task, "fenced")
             answers.append(False)

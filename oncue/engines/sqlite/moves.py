@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from oncue.engines.sqlite import states
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit, bucket
-from oncue.job import Failure, Reason, State, UniqueWhile
+from oncue.job import Failure, Reason, UniqueWhile
 
 __all__ = ["Moves", "Row", "rows_by_ids", "rows_by_seqs"]
 
@@ -75,7 +76,7 @@ class Moves:
     def end(
         self,
         row: Row,
-        state: State,
+        state: str,
         reason: Reason | None,
         *,
         result: bytes | None = None,
@@ -87,26 +88,26 @@ class Moves:
         `crash` counts one and takes the attempt away from its worker: whatever it still sends is refused.
         """
         unit = self._unit
-        self._ends.append((state, reason, _short(failure), unit.now, unit.now + row.keep_ms, crash, crash, row.seq))
+        self._ends.append((state, reason and reason.value, _short(failure), unit.now, unit.now + row.keep_ms, crash, crash, row.seq))
         if result is not None:
             self._results.append((row.seq, result))
         unit.count(row.queue, row.task, row.state, -1)
         unit.count(row.queue, row.task, state, 1)
         unit.measure(row.queue, row.task, state)
-        if row.state == State.RUNNING:
+        if row.state == states.RUNNING:
             self._leave_attempt(row, "crashed" if crash else state, failure)
-        elif row.state == State.WAITING:
+        elif row.state == states.WAITING:
             unit.conn.execute(_sql.forget_child, (row.seq,))
         if row.unique_key is not None and row.unique_while != UniqueWhile.TTL:
             unit.conn.execute(_sql.free_unique, (row.unique_key, row.seq))
         unit.moved.append(row.id)
         if row.has_dependents:
-            self.parent_ended(row.seq, completed=state == State.COMPLETED)
+            self.parent_ended(row.seq, completed=state == states.COMPLETED)
 
     def requeue(
         self,
         row: Row,
-        state: State,
+        state: str,
         reason: Reason | None,
         *,
         due_at: int,
@@ -116,10 +117,10 @@ class Moves:
     ) -> None:
         """Move a running job back in line; `refund` gives the attempt back, `crash` is as in `end`."""
         unit = self._unit
-        self._requeues.append((state, reason, _short(failure), due_at, refund, crash, crash, row.seq))
+        self._requeues.append((state, reason and reason.value, _short(failure), due_at, refund, crash, crash, row.seq))
         unit.count(row.queue, row.task, row.state, -1)
         unit.count(row.queue, row.task, state, 1)
-        if state == State.RETRYING:
+        if state == states.RETRYING:
             unit.measure(row.queue, row.task, "retried")
         if reason != Reason.NO_WORKER:  # handed back unread, perhaps every few seconds for days: no attempt
             self._leave_attempt(row, "crashed" if crash else state, failure)
@@ -130,7 +131,7 @@ class Moves:
         unit = self._unit
         started = unit.now if row.started_at is None else row.started_at
         unit.measure(row.queue, row.task, "run", bucket(unit.now - started))
-        if outcome == State.COMPLETED:
+        if outcome == states.COMPLETED:
             return
         if outcome == "crashed":
             unit.measure(row.queue, row.task, "crashed")
@@ -152,14 +153,14 @@ class Moves:
         for child, after_any in children:
             if not (completed or after_any):
                 [row] = rows_by_seqs(unit, [child])
-                self.end(row, State.CANCELLED, Reason.DEPENDENCY)
+                self.end(row, states.CANCELLED, Reason.DEPENDENCY)
                 continue
             answer = unit.conn.execute(_sql.dependency_ended, (child,)).fetchall()
             [(still_open, due_at, queue, task, job_id)] = answer
             if still_open == 0:
-                state = State.SCHEDULED if due_at > unit.now else State.QUEUED
+                state = states.SCHEDULED if due_at > unit.now else states.QUEUED
                 unit.conn.execute(_sql.ready, (state, child))
-                unit.count(queue, task, State.WAITING, -1)
+                unit.count(queue, task, states.WAITING, -1)
                 unit.count(queue, task, state, 1)
                 unit.hint_queue(queue)
                 unit.moved.append(job_id)

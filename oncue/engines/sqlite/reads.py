@@ -118,16 +118,15 @@ def _page(unit: Unit, request: ListRequest) -> Page:
         "limit": request.limit + 1,  # one more tells whether there is a next page
     }
     if where.states:
-        by_state = [
-            unit.conn.execute(_sql.list_by_state, values | {"state": state}).fetchall() for state in where.states
-        ]
-        rows = list(islice(heapq.merge(*by_state, key=lambda row: -row[0]), request.limit + 1))
+        pages = [unit.conn.execute(_sql.list_by_state, values | {"state": state}) for state in where.states]
     elif where.task is not None:
-        rows = unit.conn.execute(_sql.list_by_task, values).fetchall()
+        pages = [unit.conn.execute(_sql.list_by_task, values)]
     elif where.queue is not None:
-        rows = unit.conn.execute(_sql.list_by_queue, values).fetchall()
+        tasks = [task for (task,) in unit.conn.execute(_sql.tasks_of, (where.queue,))]
+        pages = [unit.conn.execute(_sql.list_by_task, values | {"task": task}) for task in tasks]
     else:
-        rows = unit.conn.execute(_sql.list_all, values).fetchall()
+        pages = [unit.conn.execute(_sql.list_all, values)]
+    rows = list(islice(heapq.merge(*pages, key=lambda row: -row[0]), request.limit + 1))
     page = rows[: request.limit]
     cursor = str(page[-1][0]) if len(rows) > request.limit else None
     return [_info(row[1:]) for row in page], cursor

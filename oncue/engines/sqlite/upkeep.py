@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from oncue.engine import Hold, Rescued, WorkerInfo
+from oncue.engines.sqlite import states
 from oncue.engines.sqlite.finish import holds
 from oncue.engines.sqlite.moves import Moves, Row, rows_by_ids, rows_by_seqs
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit
-from oncue.job import Failure, Lease, Reason, State
+from oncue.job import Failure, Lease, Reason
 
 __all__ = ["HeartbeatRequest", "PruneRequest", "RescueRequest", "heartbeat", "prune", "rescue", "worker_from_json"]
 
@@ -64,7 +65,7 @@ def _beat(unit: Unit, request: HeartbeatRequest) -> list[Hold]:
     renewed: list[tuple[object, ...]] = []
     for lease in request.leases:
         row = rows.get(lease.job_id)
-        if row is None or row.state != State.RUNNING or not holds(row, lease):
+        if row is None or row.state != states.RUNNING or not holds(row, lease):
             answers.append(Hold.LOST)
             continue
         renewed.append((unit.steady + request.lease_ms, row.seq))
@@ -82,7 +83,7 @@ def _rescue(unit: Unit, request: RescueRequest) -> list[Rescued]:
     moves = Moves(unit)
     late = [seq for (seq,) in unit.conn.execute(_sql.not_started_in_time, (unit.now, request.limit))]
     for row in rows_by_seqs(unit, late):
-        moves.end(row, State.FAILED, Reason.EXPIRED)
+        moves.end(row, states.FAILED, Reason.EXPIRED)
     seqs: list[int] = []
     if request.dead:
         seqs = [seq for (seq,) in unit.conn.execute(_sql.held_by, (json.dumps(request.dead), request.limit))]
@@ -119,18 +120,18 @@ def _take_back(moves: Moves, row: Row) -> Rescued:
     crashes = row.crashes + 1
     owner = row.owner or ""
     if row.cancel_requested:
-        state = State.CANCELLED
+        state = states.CANCELLED
         moves.end(row, state, Reason.USER, crash=True)
     elif crashes >= row.max_crashes:
-        state = State.FAILED
+        state = states.FAILED
         times = "once" if crashes == 1 else f"{crashes} times"
         failure = Failure("WorkerLost", f"its worker died or fell silent {times} while running it")
         moves.end(row, state, Reason.CRASHED, failure=failure, crash=True)
     else:
-        state = State.QUEUED
+        state = states.QUEUED
         failure = Failure("WorkerLost", f"worker {owner} died or fell silent while running it")
         moves.requeue(row, state, Reason.CRASHED, due_at=row.due_at, failure=failure, crash=True)
-    return Rescued(row.id, row.task, row.queue, owner, state, crashes)
+    return Rescued(row.id, row.task, row.queue, owner, states.STATE[state], crashes)
 
 
 def prune(unit: Unit, requests: Sequence[PruneRequest]) -> list[int]:

@@ -45,20 +45,17 @@ SELECT
     seq, {columns}
 FROM jobs WHERE seq < :before ORDER BY seq DESC LIMIT :limit
 
--- name: list_by_queue
-SELECT
-    seq, {columns}
-FROM jobs WHERE queue = :queue AND seq < :before ORDER BY seq DESC LIMIT :limit
+-- name: tasks_of
+SELECT task FROM counts WHERE queue = ? GROUP BY task HAVING sum(n) > 0
 
 -- name: list_by_task
--- The + keeps SQLite from the index of queue: a task is the narrower of the two.
 SELECT
     seq, {columns}
-FROM jobs WHERE task = :task AND (:queue IS NULL OR +queue = :queue) AND seq < :before ORDER BY seq DESC LIMIT :limit
+FROM jobs WHERE task = :task AND (:queue IS NULL OR queue = :queue) AND seq < :before ORDER BY seq DESC LIMIT :limit
 
 -- name: list_by_state
 SELECT
     seq, {columns}
 FROM jobs
-WHERE state = :state AND (:task IS NULL OR +task = :task) AND (:queue IS NULL OR +queue = :queue) AND seq < :before
+WHERE state = :state AND (:task IS NULL OR task = :task) AND (:queue IS NULL OR queue = :queue) AND seq < :before
 ORDER BY seq DESC LIMIT :limit

@@ -43,15 +43,13 @@ CREATE TABLE jobs (
 -- Each state's way in: partial, so that a job is in the index of its own state only.
 CREATE INDEX jobs_ready  ON jobs (queue, priority DESC, due_at, seq) WHERE state = 'queued';
 CREATE INDEX jobs_due    ON jobs (due_at)      WHERE state IN ('scheduled', 'retrying');
-CREATE INDEX jobs_leases ON jobs (lease_until) WHERE state = 'running';
-CREATE INDEX jobs_owners ON jobs (owner)       WHERE state = 'running';
 CREATE INDEX jobs_keep   ON jobs (keep_until)  WHERE keep_until IS NOT NULL;
 CREATE INDEX jobs_expiry ON jobs (expires_at)
     WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying');
--- Listing, newest first.
+-- Listing, newest first. Running jobs are found by state too: they are few, and an index of leases would be written
+-- three times a job to be read once in five seconds. Jobs of a queue are found by the tasks it has.
 CREATE INDEX jobs_by_state ON jobs (state, seq);
 CREATE INDEX jobs_by_task  ON jobs (task, seq);
-CREATE INDEX jobs_by_queue ON jobs (queue, seq);
 
 -- Written once, read at claim. Bound: its job.
 CREATE TABLE payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
