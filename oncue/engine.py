@@ -254,7 +254,13 @@ class Engine(Protocol):
         ...
 
     async def claim(
-        self, queues: Sequence[str], *, limit: int, worker_id: str, lease: timedelta, held: Collection[str] | None = None
+        self,
+        queues: Sequence[str],
+        *,
+        limit: int,
+        worker_id: str,
+        lease: timedelta,
+        held: Collection[str] | None = None,
     ) -> Claim:
         """Promote what is due, then hand out up to `limit` jobs of `queues`, larger priority first, then by due time.
 

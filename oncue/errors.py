@@ -127,9 +127,7 @@ class JobFailed(ResultError):
         traceback: text of its traceback, without local variables; may be empty.
     """
 
-    def __init__(
-        self, message: str, *, job_id: str, reason: str, type: str = "", traceback: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, job_id: str, reason: str, type: str = "", traceback: str = "") -> None:
         super().__init__(message)
         self.job_id = job_id
         self.reason = reason
@@ -177,7 +175,7 @@ class EngineUnusable(EngineError):
     """The store cannot be used until a person repairs something; the message says what."""
 
 
-class Signal(Exception):  # noqa: N818  (control flow of task code, not an error)
+class Signal(Exception):
     """How task code says that its attempt ends in another way than by returning or failing."""
 
 

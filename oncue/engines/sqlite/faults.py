@@ -7,7 +7,7 @@ import sqlite3
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.errors import EngineError, EngineUnavailable, EngineUnusable, QueueFull
 
-__all__ = ["is_busy", "is_broken", "translate"]
+__all__ = ["is_broken", "is_busy", "translate"]
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
@@ -23,7 +23,12 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 def is_broken(error: sqlite3.Error) -> bool:
     """Whether the connection should be replaced before it is used again."""
-    return _code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB)
+    return _code(error) in (
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_NOTADB,
+    )
 
 
 def translate(error: sqlite3.Error, settings: SQLiteSettings) -> EngineError:
@@ -37,7 +42,9 @@ def translate(error: sqlite3.Error, settings: SQLiteSettings) -> EngineError:
     if code == sqlite3.SQLITE_FULL:
         return QueueFull(f"no space left for {file}: free some; nothing that was accepted is lost")
     if code == sqlite3.SQLITE_READONLY:
-        return EngineUnusable(f"cannot write {file}: it is read-only; check the file's, its folder's and the disk's mode")
+        return EngineUnusable(
+            f"cannot write {file}: it is read-only; check the file's, its folder's and the disk's mode"
+        )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return EngineUnusable(
             f"{file} is damaged or no SQLite database ({error}); nothing was changed: restore a copy, or salvage it "

@@ -88,7 +88,9 @@ class Moves:
         `crash` counts one and takes the attempt away from its worker: whatever it still sends is refused.
         """
         unit = self._unit
-        self._ends.append((state, reason and reason.value, _short(failure), unit.now, unit.now + row.keep_ms, crash, crash, row.seq))
+        self._ends.append(
+            (state, reason and reason.value, _short(failure), unit.now, unit.now + row.keep_ms, crash, crash, row.seq)
+        )
         if result is not None:
             self._results.append((row.seq, result))
         unit.count(row.queue, row.task, row.state, -1)

@@ -12,7 +12,6 @@ from oncue.job import FINAL as _FINAL
 from oncue.job import PENDING as _PENDING
 from oncue.job import State
 
-
 SCHEDULED: Final[str] = State.SCHEDULED.value
 WAITING: Final[str] = State.WAITING.value
 QUEUED: Final[str] = State.QUEUED.value

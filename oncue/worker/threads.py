@@ -1,0 +1,81 @@
+"""Threads for plain functions: as many as are needed at once, kept for the next, none of which holds up the exit.
+
+The standard library's executor joins its threads when the interpreter ends, and so lets a task that does not return keep
+the process alive for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Final
+
+__all__ = ["Threads"]
+
+_IDLE: Final = 10.0
+"""Seconds that a thread without work stays."""
+
+_Work = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any], Context]
+
+
+class Threads:
+    """Runs functions in daemon threads."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    def run(self, function: Callable[[], Any], context: Context) -> asyncio.Future[Any]:
+        """Run a function in a thread, in its context; a future of the running loop gets what it returns or raises.
+
+        Cancelling the future lets go of the thread, which runs on until the function returns.
+        """
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            else:
+                threading.Thread(target=self._run, name="oncue-task", daemon=True).start()
+            self._work.put((loop, future, function, context))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            try:
+                loop, future, function, context = self._work.get(timeout=_IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if self._work.empty() and self._idle > 0:
+                        self._idle -= 1
+                        return
+                continue
+            value, error = None, None
+            try:
+                value = context.run(function)
+            except BaseException as raised:
+                error = raised
+            with self._lock:
+                self._idle += 1
+            try:
+                loop.call_soon_threadsafe(_resolve, future, value, error)
+            except RuntimeError:
+                pass  # the loop is closed: nobody waits
+            del loop, future, function, context, value, error
+
+
+def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    elif isinstance(error, StopIteration):  # a future cannot carry one
+        wrapped = RuntimeError("task raised StopIteration")
+        wrapped.__cause__ = error
+        future.set_exception(wrapped)
+    else:
+        future.set_exception(error)

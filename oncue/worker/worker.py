@@ -1,0 +1,203 @@
+"""The worker: what it consists of, in which order that starts and stops, and its shutdown in two phases.
+
+First it takes no more jobs and lets those that run go on for `grace` seconds; then it cancels what is left and gives it
+back to the store, the attempt not counted. Leases are renewed until the last outcome is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from oncue.client import Client
+from oncue.errors import ConfigError
+from oncue.router import Schedule
+from oncue.schedule import Scheduler
+from oncue.version import __version__
+from oncue.worker.attempt import Cause, Slots
+from oncue.worker.executor import Executor
+from oncue.worker.fetcher import Fetcher
+from oncue.worker.finisher import Finisher
+from oncue.worker.heartbeat import Heartbeat, describe_worker
+from oncue.worker.maintenance import Maintenance
+from oncue.worker.reporter import Reporter
+from oncue.worker.settings import WorkerSettings
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger("oncue.worker")
+
+_LAST_WORDS = 60.0
+"""Seconds that outcomes are kept for a store that does not answer, at shutdown."""
+
+
+def _new_worker_id() -> str:
+    host = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in socket.gethostname())
+    return f"{host[:60]}-{secrets.token_hex(6)}"
+
+
+class Worker:
+    """Runs the jobs of an application until it is told to stop.
+
+    Attributes:
+        id: random; other workers never have the same, nor this one after a restart.
+        settings: how it behaves.
+    """
+
+    def __init__(self, client: Client, schedules: Sequence[Schedule], settings: WorkerSettings) -> None:
+        if not client.registry:
+            raise ConfigError("a worker needs at least one task: register one with @jobs.task() before it starts")
+        self.id = _new_worker_id()
+        self.settings = settings
+        self.queues = settings.queues or tuple(sorted({spec.queue for spec in client.registry.values()}))
+        self._client = client
+        self._schedules = schedules
+        self._slots = Slots(settings.concurrency)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._fetcher: Fetcher | None = None
+        self._running = False
+        self.on_stall: Callable[[], None] | None = None
+        """Called, from another thread, when the event loop is stuck for good; a process of its own then ends itself."""
+
+    def stop(self) -> None:
+        """Take no more jobs, and end when those that run have; called again, give them back at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the store answered a claim within the last lease."""
+        fetcher = self._fetcher
+        return fetcher is not None and time.monotonic() - fetcher.last_success < self.settings.lease
+
+    @property
+    def running(self) -> int:
+        """How many attempts run now."""
+        return len(self._slots.running)
+
+    async def run(self, *, signals: bool = False) -> None:
+        """Run until `stop`, or with `burst` until nothing is left. The store must be open.
+
+        `signals`: stop at SIGINT and SIGTERM, hurry at the second.
+        """
+        if self._running:
+            raise ConfigError("this worker runs already; make another one")
+        self._running = True
+        logger.info(
+            "worker %s serves %s on %s: %d tasks, %d at a time",
+            self.id,
+            ", ".join(self.queues),
+            self._client.engine.url,
+            len(self._client.registry),
+            self.settings.concurrency,
+        )
+        with _handling_signals(self.stop) if signals else contextlib.nullcontext():
+            async with self._parts() as (fetch, executor, finisher, loops):
+                await self._until_stopped(fetch, loops)
+                await self._drain(executor, finisher)
+        logger.info("worker %s has stopped", self.id)
+
+    @contextlib.asynccontextmanager
+    async def _parts(
+        self,
+    ) -> AsyncIterator[tuple[asyncio.Task[None], Executor, Finisher, list[asyncio.Task[None]]]]:
+        """Start everything, in the order in which it depends on each other, and stop it the other way round."""
+        engine, settings, slots = self._client.engine, self.settings, self._slots
+        finisher = Finisher(engine, slots)
+        reporter = Reporter(engine)
+        executor = Executor(self._client.registry, self._client.envelope, settings, slots, finisher, reporter)
+        fetcher = self._fetcher = Fetcher(engine, settings, self.id, self.queues, slots, executor, finisher)
+        info = describe_worker(self.id, __version__, self.queues, tuple(self._client.registry), settings.concurrency)
+        heartbeat = Heartbeat(engine, settings, info, slots, executor.interrupt, self._stalled)
+        heartbeat.start()
+        keeping = [_start(finisher.run, "finisher"), _start(reporter.run, "reporter")]
+        working = [
+            _start(Maintenance(engine, settings).run, "maintenance"),
+            _start(Scheduler(self._client, self._schedules).run, "scheduler"),
+        ]
+        fetch = _start(fetcher.run, "fetcher")
+        try:
+            yield fetch, executor, finisher, [*keeping, *working]
+        finally:
+            await _end([fetch, *working, *keeping])
+            await heartbeat.stop()
+
+    async def _until_stopped(self, fetch: asyncio.Task[None], loops: list[asyncio.Task[None]]) -> None:
+        stop = asyncio.create_task(self._stop.wait())
+        scheduler_may_end = {task for task in loops if task.get_name() == "oncue-scheduler"}
+        try:
+            waiting = {stop, fetch, *loops}
+            while not stop.done() and not fetch.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {stop, fetch} - scheduler_may_end:
+                    task.result()  # a loop never ends by itself: let the error out, and the worker with it
+                    raise RuntimeError(f"{task.get_name()} ended")
+            if fetch.done():
+                fetch.result()
+        finally:
+            stop.cancel()
+
+    async def _drain(self, executor: Executor, finisher: Finisher) -> None:
+        """Let what runs end, then give back what is left, then wait until every outcome is stored."""
+        if fetch_left := len(self._slots.running):
+            logger.info("worker %s stops: waiting %g s for %d jobs", self.id, self.settings.grace, fetch_left)
+        await self._wait_for(lambda: not self._slots.running, self.settings.grace, self._hurry)
+        for attempt in list(self._slots.running):
+            executor.interrupt(attempt, Cause.SHUTDOWN)
+        await self._wait_for(lambda: not self._slots.running, self.settings.cleanup + 1.0)
+        await self._wait_for(lambda: not finisher.backlog, _LAST_WORDS)
+        if finisher.backlog:
+            logger.error(
+                "%d outcomes could not be stored: those jobs will be run again when their leases expire",
+                finisher.backlog,
+            )
+
+    async def _wait_for(
+        self, condition: Callable[[], bool], timeout: float, cut_short: asyncio.Event | None = None
+    ) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition() and (left := deadline - time.monotonic()) > 0:
+            waits = [asyncio.create_task(self._slots.wait())]
+            if cut_short is not None:
+                if cut_short.is_set():
+                    return
+                waits.append(asyncio.create_task(cut_short.wait()))
+            try:
+                await asyncio.wait(waits, timeout=min(left, 0.5), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _end(waits)
+
+    def _stalled(self) -> None:
+        if self.on_stall is not None:
+            self.on_stall()
+
+
+def _start(loop: Callable[[], object], name: str) -> asyncio.Task[None]:
+    return asyncio.create_task(loop(), name=f"oncue-{name}")  # type: ignore[arg-type]
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]] | list[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _handling_signals(stop: Callable[[], None]):  # type: ignore[no-untyped-def]
+    loop = asyncio.get_running_loop()
+    handled = (signal.SIGINT, signal.SIGTERM)
+    for number in handled:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
