@@ -1,0 +1,7 @@
+"""`python -m oncue` is `oncue`."""
+
+from __future__ import annotations
+
+from oncue.cli import main
+
+main()

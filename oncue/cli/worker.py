@@ -1,0 +1,59 @@
+"""`oncue worker`: find the application, run a worker for it until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from oncue.app import Oncue
+from oncue.errors import ConfigError
+
+__all__ = ["find_app", "run_worker"]
+
+_STUCK = 70
+"""Exit status of a worker whose event loop is stuck for good (EX_SOFTWARE of sysexits.h)."""
+
+
+def find_app(target: str) -> Oncue:
+    """Return the Oncue object at `MODULE:APP`. Raises `ConfigError` saying what is missing."""
+    module_name, _, attribute = target.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"{target!r} does not say where the Oncue object is; write MODULE:APP, for example app:jobs")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise  # a module that the application itself imports: its traceback says where
+        raise ConfigError(
+            f"no module named {error.name!r} from here ({os.getcwd()}); run it where {module_name} is"
+        ) from None
+    found: Any = module
+    for name in attribute.split("."):
+        found = getattr(found, name, None)
+    if isinstance(found, Oncue):
+        return found
+    there = ", ".join(name for name, value in vars(module).items() if isinstance(value, Oncue)) or "none"
+    what = "there is no such name" if found is None else f"it is a {type(found).__name__}"
+    raise ConfigError(f"{target!r} is no Oncue object: {what}; in {module_name} there are: {there}")
+
+
+def run_worker(target: str, options: Mapping[str, Any]) -> None:
+    """Run a worker until SIGINT or SIGTERM, or with `burst` until nothing is left."""
+    jobs = find_app(target)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_run(jobs, options))
+    else:
+        uvloop.run(_run(jobs, options))
+
+
+async def _run(jobs: Oncue, options: Mapping[str, Any]) -> None:
+    async with jobs:
+        worker = jobs.worker(**options)
+        # Its jobs are other workers' now, and nothing in this process can free the loop: whoever started it starts anew.
+        worker.on_stall = lambda: os._exit(_STUCK)
+        await worker.run(signals=True)
