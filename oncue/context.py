@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar, overload
 
@@ -60,7 +59,7 @@ class Context:
     def __init__(self, claimed: Claimed, outbox: Outbox) -> None:
         self._claimed = claimed
         self._outbox = outbox
-        self._stop = threading.Event()
+        self._stop = False
         self._lost = False
         self._last_progress = 0.0
 
@@ -113,7 +112,7 @@ class Context:
 
         Async tasks are interrupted by `asyncio.CancelledError`; a plain function, which runs in a thread, looks here.
         """
-        return self._stop.is_set()
+        return self._stop
 
     @property
     def lost(self) -> bool:
@@ -130,7 +129,7 @@ class Context:
     def stop(self, *, lost: bool = False) -> None:
         """Note that the attempt should stop. For the worker."""
         self._lost = self._lost or lost
-        self._stop.set()
+        self._stop = True
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the task is: `done` of `total`, with a few words. The latest counts; between 50 ms apart is lost."""
@@ -170,7 +169,7 @@ class Context:
         A plain iterable is stepped on the event loop, which gets a turn between items.
         """
         if total is None:
-            total = len(items) if hasattr(items, "__len__") else None
+            total = len(items) if isinstance(items, Sized) else None
         done = 0
         if hasattr(items, "__aiter__"):
             async for item in items:
@@ -188,7 +187,7 @@ class Context:
 
     def track_sync(self, items: Iterable[T], total: float | None = None) -> Iterator[T]:
         """`track` for plain functions."""
-        if total is None and hasattr(items, "__len__"):
+        if total is None and isinstance(items, Sized):
             total = len(items)
         for done, item in enumerate(items, 1):
             yield item

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,6 +138,30 @@ def check_id(value: str, *, what: str = "job id") -> str:
     return value
 
 
+class _Chance:
+    """Random bytes of the system, fetched many at a time: a system call for each id costs more than the rest of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Throw away what was fetched: a forked process must not hand out its parent's."""
+        self._bytes, self._at = b"", 0
+
+    def __call__(self, n: int) -> bytes:
+        with self._lock:
+            if self._at + n > len(self._bytes):
+                self._bytes, self._at = os.urandom(4096), 0
+            start = self._at
+            self._at += n
+            return self._bytes[start : self._at]
+
+
+_chance: Final = _Chance()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_chance.forget)
+
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i l o u
 _PAIRS: Final = tuple(a + b for a in _DIGITS for b in _DIGITS)
 
@@ -148,8 +173,7 @@ def new_id() -> str:
     the system's randomness, in Crockford's base 32.
     """
     clock = time.time_ns() // 1_000_000 & 0x1FFFFFFFFFFF
-    chance = int.from_bytes(os.urandom(10))
-    bits = clock << 80 | chance
+    bits = clock << 80 | int.from_bytes(_chance(10))
     pairs = _PAIRS
     # 125 bits: 9 + 16 digits of 5 bits; taken two digits at a time, from the right.
     text = "".join([pairs[bits >> shift & 1023] for shift in range(115, -5, -10)])

@@ -1,4 +1,4 @@
-"""The command line: `oncue worker`, `oncue demo`. Each command is in a module of its own, imported when it is called."""
+"""The command line: `oncue worker`, `oncue demo`. What a command does is imported when it is called."""
 
 from __future__ import annotations
 

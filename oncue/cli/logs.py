@@ -1,4 +1,4 @@
-"""How the command line's log lines look. Text that came from a job stays on its line: control characters are escaped."""
+"""How the command line's log lines look. Text from a job stays on its line: control characters are escaped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `message`, and for a job `job_id`, `task`, `state` and so on."""
+    """One JSON object a line: `time`, `level`, `logger`, `message`; for a job `job_id`, `task`, `state` and so on."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""

@@ -198,9 +198,12 @@ def has_alpha(picture: Image.Image) -> bool:
 
 def within(picture: Image.Image, size: int) -> Image.Image:
     """Return a copy that fits a square of `size`, never larger than the original."""
-    copy = picture.copy()
-    copy.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return copy
+    longest = max(picture.size)
+    if longest <= size:
+        return picture.copy()
+    width, height = (max(1, round(side * size / longest)) for side in picture.size)
+    # Halving first where the picture is much larger is several times quicker and looks the same.
+    return picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
 def standard(image: Image.Image, *, size: int) -> Image.Image:

@@ -83,6 +83,7 @@ class ImageReport:
     width: int
     height: int
     frames: int
+    transparent: bool
     bytes: int
     details: list[Detail]
     colours: list[Colour]
@@ -194,6 +195,7 @@ class Work:
             width=width,
             height=height,
             frames=self.frames,
+            transparent=has_alpha(self.base),
             bytes=self.source.stat().st_size,
             details=self.details,
             colours=self.colours,
@@ -260,4 +262,4 @@ def dominant_colours(picture: Image.Image) -> list[Colour]:
     pixels = small.width * small.height
     colours = [Colour("#" + bytes(colour).hex(), round(count / pixels, 4)) for colour, count in found]
     colours.sort(key=lambda colour: -colour.share)
-    return [colour for colour in colours if colour.share >= 0.005][:COLOURS]
+    return [colour for colour in colours if colour.share >= 0.01][:COLOURS]

@@ -28,9 +28,10 @@ class Attempt:
         context: what the task is told.
         cause: why it was interrupted, None if it was not. The first one stands, but for `LOST`, which tops all.
         concluded: whether its outcome has been given to the finisher.
+        entered: whether user code was begun.
     """
 
-    __slots__ = ("_in_user_code", "cause", "claimed", "concluded", "context", "task", "timer")
+    __slots__ = ("_in_user_code", "cause", "claimed", "concluded", "context", "entered", "task", "timer")
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
@@ -40,6 +41,7 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._in_user_code = False
+        self.entered = False
 
     @property
     def lease(self) -> Lease:
@@ -47,7 +49,7 @@ class Attempt:
 
     def enter(self) -> None:
         """Mark that user code runs from here: it may be interrupted."""
-        self._in_user_code = True
+        self._in_user_code = self.entered = True
         if self.cause is not None and self.task is not None:
             self.task.cancel()  # asked before it began
 

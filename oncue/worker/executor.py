@@ -112,8 +112,10 @@ class Executor:
             arguments = spec.signature.decode(claimed.payload)
         except PayloadError as error:
             return Outcome.failed(Reason.UNREADABLE, describe_failure(error))
-        feed = Feed(self._reporter, attempt, self._envelope)
-        context = attempt.context = Context(claimed, feed)
+        feed = context = None
+        if spec.kind is Kind.STREAM or spec.signature.context is not None:
+            feed = Feed(self._reporter, attempt, self._envelope)
+            context = attempt.context = Context(claimed, feed)
         timeout = spec.timeout if claimed.timeout is None else claimed.timeout
         if timeout is not None:
             attempt.timer = self._loop.call_later(timeout, self.interrupt, attempt, Cause.TIMEOUT)
@@ -127,19 +129,20 @@ class Executor:
             outcome = self._raised(attempt, spec, error)
         else:
             outcome = self._returned(attempt, spec, value)
-        if feed.waiting:
+        if feed is not None and feed.waiting:
             try:
                 await feed.flush()
             except LeaseLost:
                 pass  # the outcome will be refused, and say so
         return outcome
 
-    async def _call(self, spec: TaskSpec, context: Context, feed: Feed, arguments: Any) -> Any:
+    async def _call(self, spec: TaskSpec, context: Context | None, feed: Feed | None, arguments: Any) -> Any:
         if spec.kind is Kind.ASYNC:
             return await spec.signature.call(spec.function, context, arguments)
         if spec.kind is Kind.THREAD:
             variables = copy_context()
             return await self._threads.run(lambda: spec.signature.call(spec.function, context, arguments), variables)
+        assert feed is not None
         items: AsyncIterator[Any] = spec.signature.call(spec.function, context, arguments)
         async for item in items:
             feed.put_sealed(FeedKind.STREAM, spec.signature.encode_item(item, limit=spec.max_payload))
@@ -191,7 +194,7 @@ class Executor:
             if spec is not None and spec.retry.timeouts:
                 return self._again(claimed, spec, TimeoutError(), failure, Reason.TIMEOUT)
             return Outcome.failed(Reason.TIMEOUT, failure)
-        if spec is not None and spec.at_most_once and attempt.context is not None:
+        if spec is not None and spec.at_most_once and attempt.entered:
             failure = failure or Failure("Interrupted", "its worker was shut down while it ran; it must not run twice")
             return Outcome.failed(Reason.INTERRUPTED, failure)
         return Outcome.released()

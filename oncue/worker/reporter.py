@@ -26,10 +26,10 @@ class Feed:
     def __init__(self, reporter: Reporter, attempt: Attempt, envelope: Envelope) -> None:
         self._reporter = reporter
         self._envelope = envelope
-        self._lock = threading.Lock()
+        self._lock = reporter.lock
         self._ordinal = 0
         self._waiting: list[FeedItem] = []
-        self._sending = asyncio.Lock()
+        self._sending: asyncio.Lock | None = None
         self.attempt = attempt
 
     def put(self, kind: FeedKind, data: bytes) -> None:
@@ -68,6 +68,8 @@ class Feed:
 
     async def send(self) -> None:
         """Store what waits now. Raises `EngineError`, and `LeaseLost` if the attempt is no longer the current one."""
+        if self._sending is None:
+            self._sending = asyncio.Lock()
         async with self._sending:
             with self._lock:
                 items = self._waiting[:MAX_BATCH]
@@ -87,6 +89,8 @@ class Reporter:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.lock = threading.Lock()
+        """Of all feeds: most attempts report nothing, and one lock each would be made for nothing."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._ready: dict[Feed, None] = {}

@@ -13,7 +13,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 from oncue.client import Client
 from oncue.errors import ConfigError
@@ -165,7 +166,7 @@ class Worker:
     ) -> None:
         deadline = time.monotonic() + timeout
         while not condition() and (left := deadline - time.monotonic()) > 0:
-            waits = [asyncio.create_task(self._slots.wait())]
+            waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._slots.wait())]
             if cut_short is not None:
                 if cut_short.is_set():
                     return
@@ -173,25 +174,26 @@ class Worker:
             try:
                 await asyncio.wait(waits, timeout=min(left, 0.5), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await _end(waits)
+                for wait in waits:
+                    wait.cancel()
 
     def _stalled(self) -> None:
         if self.on_stall is not None:
             self.on_stall()
 
 
-def _start(loop: Callable[[], object], name: str) -> asyncio.Task[None]:
-    return asyncio.create_task(loop(), name=f"oncue-{name}")  # type: ignore[arg-type]
+def _start(loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+    return asyncio.create_task(loop(), name=f"oncue-{name}")
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]] | list[asyncio.Task[object]]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.contextmanager
-def _handling_signals(stop: Callable[[], None]):  # type: ignore[no-untyped-def]
+def _handling_signals(stop: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     handled = (signal.SIGINT, signal.SIGTERM)
     for number in handled:

@@ -132,14 +132,14 @@ def _start_these(unit: Unit, request: ClaimRequest, seqs: list[int]) -> list[Cla
     lease_until = unit.steady + request.lease_ms
     started_at = from_ms(now)
     claimed: list[Claimed] = []
-    starts: list[tuple[object, ...]] = []
+    starts: list[int] = []
     expired: list[int] = []
     for row in _rows(unit, seqs):
         if row.expires_at is not None and row.expires_at <= now:
             expired.append(row.seq)
             continue
-        token = max(row.token + 1, now)
-        starts.append((token, nonce, request.worker_id, lease_until, now, row.seq))
+        token = max(row.token + 1, now)  # as the statement below will
+        starts.append(row.seq)
         if row.unique_key is not None and row.unique_while == UniqueWhile.PENDING:
             unit.conn.execute(_sql.release_pending_unique, (row.unique_key, row.seq))
         unit.count(row.queue, row.task, states.QUEUED, -1)
@@ -147,7 +147,8 @@ def _start_these(unit: Unit, request: ClaimRequest, seqs: list[int]) -> list[Cla
         unit.measure(row.queue, row.task, "wait", bucket(now - row.due_at))
         unit.moved.append(row.id)
         claimed.append(_claimed(row, Lease(row.id, token, nonce), row.attempts + 1, started_at))
-    unit.change(_sql.start, starts)
+    values = {"now": now, "nonce": nonce, "owner": request.worker_id, "lease_until": lease_until}
+    unit.conn.execute(_sql.start, values | {"seqs": json.dumps(starts)})
     if expired:
         moves = Moves(unit)
         for gone in rows_by_seqs(unit, expired):
@@ -165,7 +166,7 @@ def _forgotten(unit: Unit, request: ClaimRequest) -> list[Claimed]:
     if not unknown:
         return []
     lease_until = unit.steady + request.lease_ms
-    unit.change(_sql.renew, [(lease_until, seq) for seq in unknown])
+    unit.conn.execute(_sql.renew, (lease_until, json.dumps(list(unknown))))
     forgotten: list[Claimed] = []
     for row in _rows(unit, list(unknown)):
         job_id, token, nonce, started_at = unknown[row.seq]

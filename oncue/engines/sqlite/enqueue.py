@@ -139,6 +139,6 @@ class _Acceptance:
 
     def _flush(self) -> None:
         unit = self._unit
-        unit.change(_sql.insert_job, self._rows)
-        unit.change(_sql.insert_payload, self._payloads)
+        unit.insert(_sql.insert_job, self._rows)
+        unit.insert(_sql.insert_payload, self._payloads)
         self._rows, self._payloads = [], []

@@ -1,6 +1,6 @@
 """The one door for every change of state, and what hangs on it: counters, unique keys, dependents, history.
 
-`end` and `requeue` collect their rows; `flush` writes them, many in one statement. An operation calls `flush` before
+`end` and `requeue` collect; `flush` writes what ended alike in one statement. An operation calls `flush` before
 it reads again what it moved. The numbers T1 to T17 are those of docs/states.md.
 """
 
@@ -38,7 +38,6 @@ class Row(NamedTuple):
     owner: str | None
     due_at: int
     started_at: int | None
-    keep_ms: int
     cancel_requested: int
     has_dependents: int
     unique_key: str | None
@@ -68,7 +67,7 @@ class Moves:
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._ends: list[tuple[object, ...]] = []
+        self._ends: dict[tuple[str, str | None, str | None, bool], list[int]] = {}
         self._requeues: list[tuple[object, ...]] = []
         self._results: list[tuple[int, bytes]] = []
         self._parents: list[tuple[int, bool]] = []
@@ -88,9 +87,8 @@ class Moves:
         `crash` counts one and takes the attempt away from its worker: whatever it still sends is refused.
         """
         unit = self._unit
-        self._ends.append(
-            (state, reason and reason.value, _short(failure), unit.now, unit.now + row.keep_ms, crash, crash, row.seq)
-        )
+        move = (state, None if reason is None else reason.value, None if failure is None else _short(failure), crash)
+        self._ends.setdefault(move, []).append(row.seq)
         if result is not None:
             self._results.append((row.seq, result))
         unit.count(row.queue, row.task, row.state, -1)
@@ -172,7 +170,9 @@ class Moves:
         unit = self._unit
         while self._parents:  # a loop, not recursion: a chain of jobs may be long
             self._settle_dependents(*self._parents.pop())
-        unit.change(_sql.end, self._ends)
+        for (state, reason, error, crash), seqs in self._ends.items():
+            values = {"state": state, "reason": reason, "error": error, "crash": crash, "now": unit.now}
+            unit.conn.execute(_sql.end, values | {"seqs": json.dumps(seqs)})
         unit.change(_sql.requeue, self._requeues)
-        unit.change(_sql.store_result, self._results)
-        self._ends, self._requeues, self._results = [], [], []
+        unit.insert(_sql.store_result, self._results)
+        self._ends, self._requeues, self._results = {}, [], []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 
 from oncue.engine import topic_queue
 from oncue.engines.sqlite.statements import load
@@ -17,6 +18,14 @@ __all__ = ["Unit", "bucket"]
 
 _sql = load("upkeep.sql")
 _MINUTE = 60_000
+_SIZES = (64, 16, 4, 1)
+"""Rows in one statement: few different texts, so that each is prepared once."""
+
+
+@cache
+def _expanded(query: str, width: int, size: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return query.replace("{rows}", ", ".join([row] * size))
 
 
 def bucket(ms: int) -> int:
@@ -71,6 +80,19 @@ class Unit:
             minute = self.now // _MINUTE * _MINUTE
             self.conn.executemany(_sql.add_metrics, [(minute, *key, n) for key, n in self._metrics.items()])
         self._counts, self._metrics = {}, {}
+
+    def insert(self, query: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert rows with few statements: `{rows}` in the query stands for them.
+
+        Not `executemany`, which gives the interpreter's lock away and takes it back for each row: beside a busy event
+        loop that costs far more than the row.
+        """
+        start = 0
+        while start < len(rows):
+            size = next(size for size in _SIZES if size <= len(rows) - start)
+            values = [value for row in rows[start : start + size] for value in row]
+            self.conn.execute(_expanded(query, len(rows[0]), size), values)
+            start += size
 
     def change(self, query: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Run a statement once a row of values."""

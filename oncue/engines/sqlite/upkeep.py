@@ -62,15 +62,16 @@ def _beat(unit: Unit, request: HeartbeatRequest) -> list[Hold]:
         unit.conn.execute(_sql.save_worker, (worker.id, info, unit.now, expires))
     rows = rows_by_ids(unit, [lease.job_id for lease in request.leases])
     answers: list[Hold] = []
-    renewed: list[tuple[object, ...]] = []
+    renewed: list[int] = []
     for lease in request.leases:
         row = rows.get(lease.job_id)
         if row is None or row.state != states.RUNNING or not holds(row, lease):
             answers.append(Hold.LOST)
             continue
-        renewed.append((unit.steady + request.lease_ms, row.seq))
+        renewed.append(row.seq)
         answers.append(Hold.CANCEL_REQUESTED if row.cancel_requested else Hold.HELD)
-    unit.change(_sql.renew, renewed)
+    if renewed:
+        unit.conn.execute(_sql.renew, (unit.steady + request.lease_ms, json.dumps(renewed)))
     return answers
 
 

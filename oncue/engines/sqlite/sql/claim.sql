@@ -32,9 +32,9 @@ ORDER BY wanted.key
 -- name: start
 -- T5.
 UPDATE jobs SET
-    state = 'running', reason = NULL, attempts = attempts + 1, token = ?, nonce = ?, owner = ?, lease_until = ?,
-    started_at = ?, progress = NULL, revision = revision + 1
-WHERE seq = ?
+    state = 'running', reason = NULL, attempts = attempts + 1, token = max(token + 1, :now), nonce = :nonce,
+    owner = :owner, lease_until = :lease_until, started_at = :now, progress = NULL, revision = revision + 1
+WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: release_pending_unique
 DELETE FROM uniques WHERE key = ? AND seq = ?
@@ -43,4 +43,4 @@ DELETE FROM uniques WHERE key = ? AND seq = ?
 SELECT seq, id, token, nonce, started_at FROM jobs WHERE state = 'running' AND owner = ?
 
 -- name: renew
-UPDATE jobs SET lease_until = ? WHERE seq = ?
+UPDATE jobs SET lease_until = ? WHERE seq IN (SELECT value FROM json_each(?))

@@ -9,10 +9,10 @@ SELECT id, state, request FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 INSERT INTO jobs (
     seq, id, task, queue, state, reason, priority, created_at, due_at, expires_at, finished_at, keep_until, keep_ms,
     timeout_ms, max_attempts, max_crashes, deps_open, after_any, unique_key, unique_while, request, meta
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) VALUES {rows}
 
 -- name: insert_payload
-INSERT INTO payloads (seq, body) VALUES (?, ?)
+INSERT INTO payloads (seq, body) VALUES {rows}
 
 -- name: unique_holder
 -- A key held for a time outlives its job, whose position may be another job's by then.

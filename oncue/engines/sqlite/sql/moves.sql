@@ -1,5 +1,5 @@
 -- fragment: columns
-seq, jobs.id, task, queue, state, attempts, crashes, max_crashes, token, nonce, owner, due_at, started_at, keep_ms,
+seq, jobs.id, task, queue, state, attempts, crashes, max_crashes, token, nonce, owner, due_at, started_at,
 cancel_requested, has_dependents, unique_key, unique_while
 
 -- name: by_ids
@@ -16,10 +16,10 @@ ORDER BY wanted.key
 -- name: end
 -- T4, T6, T7, T9, T10, T11, T14: a job reaches its final state.
 UPDATE jobs SET
-    state = ?, reason = ?, error = coalesce(?, error), finished_at = ?, keep_until = ?, crashes = crashes + ?,
-    nonce = CASE WHEN ? THEN NULL ELSE nonce END,
+    state = :state, reason = :reason, error = coalesce(:error, error), finished_at = :now, keep_until = :now + keep_ms,
+    crashes = crashes + :crash, nonce = CASE WHEN :crash THEN NULL ELSE nonce END,
     owner = NULL, lease_until = NULL, deps_open = 0, revision = revision + 1
-WHERE seq = ?
+WHERE seq IN (SELECT value FROM json_each(:seqs))
 
 -- name: requeue
 -- T8, T11, T12: a running job goes back in line.
@@ -30,7 +30,7 @@ UPDATE jobs SET
 WHERE seq = ?
 
 -- name: store_result
-INSERT OR REPLACE INTO results (seq, body) VALUES (?, ?)
+INSERT OR REPLACE INTO results (seq, body) VALUES {rows}
 
 -- name: record_attempt
 INSERT OR IGNORE INTO attempts

@@ -11,7 +11,7 @@ INSERT OR REPLACE INTO workers (id, info, seen_at, expires) VALUES (?, ?, ?, ?)
 DELETE FROM workers WHERE id = ?
 
 -- name: renew
-UPDATE jobs SET lease_until = ? WHERE seq = ?
+UPDATE jobs SET lease_until = ? WHERE seq IN (SELECT value FROM json_each(?))
 
 -- name: expired_leases
 SELECT seq FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY lease_until LIMIT ?
