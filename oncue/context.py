@@ -132,7 +132,10 @@ class Context:
         self._stop = True
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Say how far the task is: `done` of `total`, with a few words. The latest counts; between 50 ms apart is lost."""
+        """Say how far the task is: `done` of `total`, with a few words.
+
+        The latest report counts; one that comes within 50 ms of another may be skipped.
+        """
         self.progress_sync(done, total, message)
         await asyncio.sleep(0)
 

@@ -226,7 +226,10 @@ class Engine(Protocol):
         ...
 
     async def open(self) -> None:
-        """Connect, create or migrate the store. Raises `EngineUnusable` or `EngineUnavailable`. Opening twice is free."""
+        """Connect, create or migrate the store. Opening twice is free.
+
+        Raises `EngineUnusable` or `EngineUnavailable`.
+        """
         ...
 
     async def close(self) -> None:
@@ -234,7 +237,7 @@ class Engine(Protocol):
         ...
 
     def sibling(self) -> Engine:
-        """Return another connection to the same store, for use in another thread; not opened yet. It shares the clock."""
+        """Return another connection to the same store, not opened yet, for another thread; it shares the clock."""
         ...
 
     def advance(self, by: timedelta) -> None:
@@ -274,7 +277,7 @@ class Engine(Protocol):
         ...
 
     async def heartbeat(self, worker: WorkerInfo, leases: Sequence[Lease], *, lease: timedelta) -> list[Hold]:
-        """Record that a worker lives and renew its leases, also expired ones that were not rescued; one answer each."""
+        """Record that a worker lives and renew its leases, also expired ones not rescued yet; one answer each."""
         ...
 
     async def finish(self, outcomes: Sequence[tuple[Lease, Outcome]]) -> list[bool]:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from oncue.context import Context
 from oncue.errors import ConfigError, UnknownTask
 from oncue.job import check_id, check_name
-from oncue.retry import Retry
+from oncue.retry import NO_RETRY, Retry
 from oncue.serializers import MAX_PAYLOAD, Envelope
 from oncue.signature import Signature
 
@@ -75,7 +75,7 @@ class TaskSpec:
     signature: Signature
     queue: str = "default"
     timeout: float | None = None
-    retry: Retry = Retry(max=1)
+    retry: Retry = NO_RETRY
     asks_for_retry: bool = False
     priority: int = 0
     keep: float = DAY

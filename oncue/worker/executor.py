@@ -7,6 +7,7 @@ worker goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator
@@ -130,10 +131,8 @@ class Executor:
         else:
             outcome = self._returned(attempt, spec, value)
         if feed is not None and feed.waiting:
-            try:
+            with contextlib.suppress(LeaseLost):  # the outcome will be refused, and say so
                 await feed.flush()
-            except LeaseLost:
-                pass  # the outcome will be refused, and say so
         return outcome
 
     async def _call(self, spec: TaskSpec, context: Context | None, feed: Feed | None, arguments: Any) -> Any:

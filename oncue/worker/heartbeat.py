@@ -7,6 +7,7 @@ leases are no longer renewed, and other workers take over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -93,10 +94,8 @@ class Heartbeat:
         """Say goodbye to the store, and end the thread."""
         self._stopping.set()
         if self._own_loop is not None and self._wake is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
                 self._own_loop.call_soon_threadsafe(self._wake.set)
-            except RuntimeError:
-                pass  # it has ended by itself
         await asyncio.to_thread(self._thread.join, 10.0)
 
     def _main(self) -> None:
@@ -217,7 +216,7 @@ class Heartbeat:
         place = "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
         name = f"{culprit.claimed.task} {culprit.claimed.id}" if culprit is not None else "code outside any job"
         logger.warning(
-            "%s has blocked the event loop for %.1f s; make the task a plain `def`, which runs in a thread. It is at:\n%s",
+            "%s has blocked the event loop for %.1f s; make it a plain `def`, which runs in a thread. It is at:\n%s",
             name,
             still,
             place.rstrip(),

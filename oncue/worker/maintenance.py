@@ -1,4 +1,4 @@
-"""Takes back the jobs of workers that fell silent, and prunes what need not be kept. Every worker does; once is enough."""
+"""Takes back the jobs of workers that fell silent, and prunes what need not be kept. Every worker does it."""
 
 from __future__ import annotations
 
@@ -53,5 +53,6 @@ class Maintenance:
                 return
 
     async def _prune(self) -> None:
-        while await self._engine.prune(limit=MAX_BATCH, keep_finished=self._settings.keep_finished) >= MAX_BATCH:
-            await asyncio.sleep(0)
+        pruned = MAX_BATCH
+        while pruned >= MAX_BATCH:
+            pruned = await self._engine.prune(limit=MAX_BATCH, keep_finished=self._settings.keep_finished)

@@ -1,4 +1,4 @@
-"""What every loop does when the store does not answer: say so once, wait a little longer each time, say when it is back."""
+"""What every loop does when the store does not answer: say so once, wait ever longer, say when it is back."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ class WorkerSettings:
     Attributes:
         queues: which it serves, all alike; none named means those of its tasks.
         concurrency: attempts that run at the same time.
-        lease: how long a job stays with a worker that says nothing. A worker renews at a third of it. After the death of
-            a worker its jobs are taken back within `lease` and one turn of maintenance.
+        lease: how long a job stays with a worker that says nothing. A worker renews at a third of it. After the death
+            of a worker its jobs are taken back within `lease` and one turn of maintenance.
         grace: at shutdown, how long running jobs may go on before they are cancelled and given back.
         cleanup: after a cancel or a timeout, how long a task may take to end; then its slot is used again without it.
         burst: end when no job is left to run.

@@ -1,12 +1,13 @@
 """Threads for plain functions: as many as are needed at once, kept for the next, none of which holds up the exit.
 
-The standard library's executor joins its threads when the interpreter ends, and so lets a task that does not return keep
-the process alive for ever.
+The standard library's executor joins its threads when the interpreter ends, and so lets a task that does not return
+keep the process alive for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -61,10 +62,8 @@ class Threads:
                 error = raised
             with self._lock:
                 self._idle += 1
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(_resolve, future, value, error)
-            except RuntimeError:
-                pass  # the loop is closed: nobody waits
             del loop, future, function, context, value, error
 
 

@@ -14,7 +14,7 @@ from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit
 from oncue.job import Failure, Lease, Reason
 
-__all__ = ["HeartbeatRequest", "PruneRequest", "RescueRequest", "heartbeat", "prune", "rescue", "worker_from_json"]
+__all__ = ["HeartbeatRequest", "PruneRequest", "RescueRequest", "heartbeat", "prune", "rescue"]
 
 _sql = load("upkeep.sql")
 _DAY = 86_400_000
