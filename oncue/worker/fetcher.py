@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 
-from oncue.engine import Engine, topic_queue
+from oncue.engine import Engine, Subscription, topic_queue
 from oncue.errors import EngineError
 from oncue.job import State
 from oncue.worker.attempt import Slots
@@ -49,38 +50,61 @@ class Fetcher:
         self._executor = executor
         self._finisher = finisher
         self._reconcile_at = 0.0
+        self._stopping = asyncio.Event()
         self.last_success = time.monotonic()
 
+    def stop(self) -> None:
+        """Claim no more. A claim under way is waited for and its jobs are started: left alone, they would be lost to
+        this worker and taken for crashed."""
+        self._stopping.set()
+        self._slots.changed()
+
     async def run(self) -> None:
-        """Claim and start, until cancelled; return when, in burst mode, nothing is left."""
+        """Claim and start until `stop`, or until nothing is left in burst mode."""
         outage = Outage("claiming")
         hints = self._engine.subscribe(*(topic_queue(queue) for queue in self._queues))
+        closing = asyncio.create_task(self._close_at_stop(hints))
         try:
-            while True:
-                # Outcomes that the store does not take pile up no higher than this.
-                while self._slots.free <= 0 or self._finisher.backlog > 2 * self._settings.concurrency:
+            while not self._stopping.is_set():
+                if self._full():
                     await self._slots.wait()
+                    continue
                 try:
-                    started, next_due_in = await self._claim()
+                    more, next_due_in = await self._claim()
+                    if self._settings.burst and not more and await self._nothing_left():
+                        return
                 except EngineError as error:
                     self._reconcile_at = 0.0  # what that call may have claimed is asked for again
-                    await outage.pause(error)
+                    await self._pause(outage.begins(error))
                     continue
                 outage.over()
-                if started:
-                    continue
-                if self._settings.burst and await self._nothing_left():
-                    return
-                await hints.wait(self._patience(next_due_in))
+                if not more:
+                    await hints.wait(self._patience(next_due_in))
         finally:
+            closing.cancel()
             hints.close()
 
-    async def _claim(self) -> tuple[int, float | None]:
+    async def _close_at_stop(self, hints: Subscription) -> None:
+        await self._stopping.wait()
+        hints.close()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _full(self) -> bool:
+        # Outcomes that the store does not take pile up no higher than this.
+        return self._slots.free <= 0 or self._finisher.backlog > 2 * self._settings.concurrency
+
+    async def _claim(self) -> tuple[bool, float | None]:
+        """Claim and start; return whether there may be more now, and when the next job is due."""
+        wanted = self._slots.free
         now = time.monotonic()
         reconcile = now >= self._reconcile_at
         claim = await self._engine.claim(
             self._queues,
-            limit=self._slots.free,
+            limit=wanted,
             worker_id=self._worker_id,
             lease=self._settings.lease_time,
             held=self._slots.job_ids if reconcile else None,
@@ -90,7 +114,7 @@ class Fetcher:
         self.last_success = time.monotonic()
         for claimed in claim.jobs:
             self._executor.start(claimed)
-        return len(claim.jobs), claim.next_due_in
+        return len(claim.jobs) >= wanted, claim.next_due_in
 
     def _patience(self, next_due_in: float | None) -> float:
         patience = _LOOK * random.uniform(0.8, 1.2)
@@ -103,7 +127,6 @@ class Fetcher:
     async def _nothing_left(self) -> bool:
         """Whether no job is running here, queued, or to be retried."""
         if self._slots.running or self._finisher.backlog:
-            await asyncio.wait_for(self._slots.wait(), None)
             return False
         open_states = (State.QUEUED, State.RETRYING)
         return not any(

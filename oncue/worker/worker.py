@@ -101,15 +101,22 @@ class Worker:
             self.settings.concurrency,
         )
         with _handling_signals(self.stop) if signals else contextlib.nullcontext():
-            async with self._parts() as (fetch, executor, finisher, loops):
-                await self._until_stopped(fetch, loops)
-                await self._drain(executor, finisher)
+            async with self._parts() as (fetcher, fetch, executor, finisher, loops):
+                try:
+                    await self._until_stopped(fetch, loops)
+                except BaseException:
+                    self._hurry.set()
+                    raise
+                finally:
+                    fetcher.stop()
+                    await asyncio.wait({fetch}, timeout=_LAST_WORDS)
+                    await self._drain(executor, finisher)
         logger.info("worker %s has stopped", self.id)
 
     @contextlib.asynccontextmanager
     async def _parts(
         self,
-    ) -> AsyncIterator[tuple[asyncio.Task[None], Executor, Finisher, list[asyncio.Task[None]]]]:
+    ) -> AsyncIterator[tuple[Fetcher, asyncio.Task[None], Executor, Finisher, list[asyncio.Task[None]]]]:
         """Start everything, in the order in which it depends on each other, and stop it the other way round."""
         engine, settings, slots = self._client.engine, self.settings, self._slots
         finisher = Finisher(engine, slots)
@@ -126,7 +133,7 @@ class Worker:
         ]
         fetch = _start(fetcher.run, "fetcher")
         try:
-            yield fetch, executor, finisher, [*keeping, *working]
+            yield fetcher, fetch, executor, finisher, [*keeping, *working]
         finally:
             await _end([fetch, *working, *keeping])
             await heartbeat.stop()

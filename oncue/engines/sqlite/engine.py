@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from threading import Lock
 from typing import Any, Self
 
 from oncue.engine import (
@@ -29,7 +30,7 @@ from oncue.engines.sqlite import enqueue as acceptance
 from oncue.engines.sqlite.clock import Clock
 from oncue.engines.sqlite.files import connect, prepare
 from oncue.engines.sqlite.hints import HintSubscription, Hub
-from oncue.engines.sqlite.lane import Lane, ReadingLane, WritingLane
+from oncue.engines.sqlite.lane import Lane, Operation, ReadingLane, WritingLane
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.errors import ConfigError, EngineUnavailable
 from oncue.job import Attempt, FeedItem, JobInfo, Lease, NewJob, Outcome
@@ -48,6 +49,42 @@ def _bounded(items: Sequence[Any], what: str) -> None:
         raise ConfigError(f"{what} takes at most {MAX_BATCH} items a call, not {len(items)}; cut it into several calls")
 
 
+class _Lanes:
+    """The threads of one store, and how many engines have them open."""
+
+    def __init__(self, settings: SQLiteSettings, clock: Clock, hub: Hub) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._hub = hub
+        self._users = 0
+        self._changing = Lock()
+        self.writer: Lane | None = None
+        self.reader: Lane | None = None
+
+    def open(self) -> None:
+        """Start the threads if they do not run. Blocks."""
+        with self._changing:
+            if self._users == 0:
+                conn = prepare(self._settings, self._clock)
+                if self._settings.path is None:
+                    self.writer = self.reader = WritingLane(self._settings, self._clock, conn, self._hub)
+                else:
+                    reader = connect(self._settings, query_only=True)
+                    self.reader = ReadingLane("oncue-sqlite-reader", self._settings, self._clock, reader)
+                    self.writer = WritingLane(self._settings, self._clock, conn, self._hub)
+            self._users += 1
+
+    def close(self) -> None:
+        """End the threads if nobody else uses them, when they have done what was asked. Blocks."""
+        with self._changing:
+            self._users -= 1
+            if self._users == 0:
+                lanes, self.reader, self.writer = {self.reader, self.writer}, None, None
+                for lane in lanes:
+                    if lane is not None:
+                        lane.close()
+
+
 class SQLiteEngine:
     """Jobs in one SQLite file, shared by all processes of one machine; or in memory, for one process.
 
@@ -61,10 +98,8 @@ class SQLiteEngine:
         self._settings = SQLiteSettings.parse(url)
         self._clock = Clock()
         self._hub = Hub()
-        self._parent: SQLiteEngine | None = None
-        self._writer: Lane | None = None
-        self._reader: Lane | None = None
-        self._opening = asyncio.Lock()
+        self._lanes = _Lanes(self._settings, self._clock, self._hub)
+        self._opened = False
 
     @property
     def url(self) -> str:
@@ -73,28 +108,19 @@ class SQLiteEngine:
 
     async def open(self) -> None:
         """Open, create or migrate the file; see `Engine.open`."""
-        if self._parent is not None:
-            # In memory there is nothing to connect to twice: siblings share the one connection.
-            await self._parent.open()
-            return
-        async with self._opening:
-            if self._writer is None:
-                await asyncio.to_thread(self._connect)
-
-    def _connect(self) -> None:
-        conn = prepare(self._settings, self._clock)
-        if self._settings.path is not None:
-            reader = connect(self._settings, query_only=True)
-            self._reader = ReadingLane("oncue-sqlite-reader", self._settings, self._clock, reader)
-        self._writer = WritingLane(self._settings, self._clock, conn, self._hub)
+        if not self._opened:
+            self._opened = True
+            try:
+                await asyncio.to_thread(self._lanes.open)
+            except BaseException:
+                self._opened = False
+                raise
 
     async def close(self) -> None:
         """Write what was asked, then close the file; see `Engine.close`."""
-        async with self._opening:
-            lanes, self._writer, self._reader = (self._reader, self._writer), None, None
-            for lane in lanes:
-                if lane is not None:
-                    await asyncio.to_thread(lane.close)
+        if self._opened:
+            self._opened = False
+            await asyncio.to_thread(self._lanes.close)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -108,8 +134,10 @@ class SQLiteEngine:
         sibling = SQLiteEngine(self._url)
         sibling._clock = self._clock
         if self._settings.path is None:
-            sibling._parent = self._parent or self
-            sibling._hub = self._hub
+            # In memory there is nothing to connect to twice: siblings share the lanes.
+            sibling._hub, sibling._lanes = self._hub, self._lanes
+        else:
+            sibling._lanes = _Lanes(sibling._settings, sibling._clock, sibling._hub)
         return sibling
 
     def advance(self, by: timedelta) -> None:
@@ -117,15 +145,18 @@ class SQLiteEngine:
         self._clock.advance(by)
         self._hub.publish_all()
 
-    def _write(self, operation: Any, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
-        lane = (self._parent or self)._writer
-        if lane is None:
-            raise EngineUnavailable(f"{self._url} is not open: await engine.open() first, or use `async with`")
-        return lane.submit(operation, requests)
+    def _write(self, operation: Operation, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
+        return self._open_lane(self._lanes.writer).submit(operation, requests)
 
-    def _read(self, operation: Any, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
-        lane = self._reader
-        return self._write(operation, requests) if lane is None else lane.submit(operation, requests)
+    def _read(self, operation: Operation, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
+        return self._open_lane(self._lanes.reader).submit(operation, requests)
+
+    def _open_lane(self, lane: Lane | None) -> Lane:
+        if lane is None or not self._opened:
+            raise EngineUnavailable(
+                f"{self._url} is not open: include oncue_router(jobs) in the application, or say `async with jobs:`"
+            )
+        return lane
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Accept jobs; see `Engine.enqueue`."""

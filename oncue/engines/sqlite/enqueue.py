@@ -97,6 +97,7 @@ class _Acceptance:
         unit.count(job.queue, job.task, state, 1)
         unit.measure(job.queue, job.task, "enqueued")
         unit.hint_queue(job.queue)
+        unit.moved.append(job.id)
         return Enqueued(job.id, True, states.STATE[state])
 
     def _link(self, job: NewJob, seq: int) -> tuple[int, bool]:

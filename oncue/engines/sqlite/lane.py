@@ -31,7 +31,7 @@ from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.engines.sqlite.unit import Unit
 from oncue.errors import EngineUnavailable, EngineUnusable
 
-__all__ = ["Lane", "ReadingLane", "WritingLane"]
+__all__ = ["Lane", "Operation", "ReadingLane", "WritingLane"]
 
 logger = logging.getLogger("oncue.engine")
 
