@@ -26,9 +26,10 @@ async def get_jobs(connection: HTTPConnection) -> Oncue:
     bound = connection.scope.get(BOUND)
     if isinstance(bound, Oncue):
         return bound
-    running: list[Oncue] = getattr(connection.app.state, RUNNING, [])
+    running: list[Oncue] = list(dict.fromkeys(getattr(connection.app.state, RUNNING, [])))
     if len(running) == 1:
-        return running[0]
+        [jobs] = running
+        return jobs
     if running:
         raise ConfigError(
             f"JobsDep cannot tell which of {len(running)} Oncue applications is meant here; name one: "

@@ -17,7 +17,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from oncue.app import Oncue
-from oncue.errors import EngineError, InvalidJob, JobNotFound, OncueError, PayloadError, QueueFull, UniqueConflict
+from oncue.errors import (
+    EngineError,
+    InvalidArguments,
+    InvalidJob,
+    JobNotFound,
+    OncueError,
+    PayloadError,
+    PayloadTooLarge,
+    QueueFull,
+    UniqueConflict,
+)
 from oncue.fastapi.dependencies import BOUND
 from oncue.fastapi.models import Problem
 
@@ -62,12 +72,17 @@ def problem(
         "title": HTTPStatus(status).phrase if kind is None else kind.replace("-", " ").capitalize(),
         "status": status,
         "detail": detail,
-        "instance": quote(request.scope["path"]),
+        "instance": _path(request),
         **more,
     }
     return Response(
         json.dumps(body), status, headers={"Cache-Control": "no-store", **(headers or {})}, media_type=_MEDIA_TYPE
     )
+
+
+def _path(request: Request) -> str:
+    """Return the path that was asked for, fit for a header, a log line or a URI; cut, as it may be anything."""
+    return quote(request.scope["path"][:300])
 
 
 def _answer(request: Request, error: Exception) -> Response:
@@ -80,7 +95,9 @@ def _answer(request: Request, error: Exception) -> Response:
             return problem(request, 422, "invalid-request", detail, errors=found)
         case JobNotFound():
             return problem(request, 404, "job-not-found", str(error))
-        case PayloadError():
+        case PayloadTooLarge():
+            return problem(request, 413, "payload-too-large", str(error))
+        case InvalidArguments() | PayloadError():
             return problem(request, 422, "invalid-arguments", str(error))
         case InvalidJob():
             return problem(request, 422, "invalid-request", str(error))
@@ -89,14 +106,14 @@ def _answer(request: Request, error: Exception) -> Response:
         case QueueFull():
             return problem(request, 503, "store-full", "The job store takes no new jobs now.", {"Retry-After": "10"})
         case _:
-            logger.error("%s %s: the job store failed: %s", request.method, quote(request.scope["path"])[:200], error)
+            logger.error("%s %s: the job store failed: %s", request.method, _path(request), error)
             return problem(request, 503, "store-unavailable", "The job store does not answer; try again.", RETRY_AFTER)
 
 
-def problem_route(jobs: Oncue, explain: Callable[[], str | None]) -> type[APIRoute]:
+def problem_route(jobs: Oncue, trouble: Callable[[], str | None]) -> type[APIRoute]:
     """Return the class of a router's routes: they know their jobs, and answer Oncue's errors with problems.
 
-    `explain` says, when the store fails, what is wrong with the application, if anything is.
+    `trouble` says what is wrong with the application, if anything is, when the store has failed.
     """
 
     class ProblemRoute(APIRoute):
@@ -108,7 +125,7 @@ def problem_route(jobs: Oncue, explain: Callable[[], str | None]) -> type[APIRou
                 try:
                     return await handle(request)
                 except (*_ANSWERED, ProblemError, RequestValidationError) as error:
-                    if isinstance(error, EngineError) and (why := explain()) is not None:
+                    if isinstance(error, EngineError) and (why := trouble()) is not None:
                         logger.error("%s", why)
                         return problem(request, 503, "not-started", why, RETRY_AFTER)
                     return _answer(request, error)
@@ -134,21 +151,18 @@ def handle_problems(app: FastAPI) -> None:
 
 
 _SCHEMA: Final = Problem.model_json_schema()
-
-
-def documented(*statuses: int, **descriptions: str) -> dict[int | str, dict[str, Any]]:
-    """Return what the OpenAPI document says of a route's problems."""
-    answers: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        answers[status] = {
-            "description": descriptions.get(f"status_{status}", HTTPStatus(status).phrase),
-            "content": {_MEDIA_TYPE: {"schema": _SCHEMA}},
-        }
-        if status == 503:
-            answers[status]["headers"] = RETRY_AFTER_HEADER
-    return answers
-
-
-RETRY_AFTER_HEADER: Final = {
-    "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
+RETRY_AFTER_SCHEMA: Final = {
+    "Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}
 }
+
+
+def documented(problems: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI document says of a route's problems, from a description for each status."""
+    return {
+        status: {
+            "description": description,
+            "content": {_MEDIA_TYPE: {"schema": _SCHEMA}},
+            **({"headers": RETRY_AFTER_SCHEMA} if status == 503 else {}),
+        }
+        for status, description in problems.items()
+    }

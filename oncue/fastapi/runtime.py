@@ -1,4 +1,4 @@
-"""What a router starts with the server and stops with it: the store, and the embedded worker."""
+"""What a router starts with the server and stops with it: the store, the embedded worker, and who waits for jobs."""
 
 from __future__ import annotations
 
@@ -6,86 +6,111 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from oncue.app import Oncue
+from oncue.fastapi import shutdown
 from oncue.fastapi.dependencies import RUNNING
+from oncue.fastapi.watch import Watches
 from oncue.worker import Worker
 
 __all__ = ["Runtime"]
 
 logger = logging.getLogger("oncue.fastapi")
 
+_HURRY_LOOK: Final = 0.2
+"""Seconds between looks, while the worker stops, whether it is to hurry."""
+
 
 class Runtime:
     """The running side of one router.
 
-    A router that is included twice begins its lifespan twice; the store is opened and the worker started once.
+    Attributes:
+        jobs: whose store and worker.
+        watches: the clients that wait for jobs.
     """
 
     def __init__(self, jobs: Oncue, *, embedded: bool) -> None:
         self.jobs = jobs
+        self.watches = Watches()
         self._embedded = embedded
         self._begun = 0
+        self._parts = contextlib.AsyncExitStack()
         self._worker: Worker | None = None
         self._running: asyncio.Task[None] | None = None
 
-    @property
-    def started(self) -> bool:
-        """Whether a lifespan has begun and not ended."""
-        return self._begun > 0
+    def trouble(self) -> str | None:
+        """Say what is wrong with the application, if anything is that would keep the store closed."""
+        if self._begun:
+            return None
+        return (
+            "The job store is not open, because the lifespan of the jobs router has not run. Include the router in the "
+            "application that is served, or give that one lifespan=router.lifespan_context."
+        )
 
     @property
     def ready(self) -> bool:
-        """Whether the store is open and the embedded worker, if there is one, takes jobs."""
-        if not self.started:
-            return False
-        if not self._embedded:
-            return True
-        alive = self._running is not None and not self._running.done()
-        return alive and self._worker is not None and self._worker.ready
+        """Whether the store is open and the embedded worker, if there is one, gets answers from it."""
+        if self._worker is None or self._running is None:
+            return self._begun > 0 and not self._embedded
+        return self._worker.ready and not self._running.done()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Run for as long as an application does."""
+        """Run for as long as an application does. One that includes the router twice gets one store and one worker."""
+        if self._begun == 0:
+            await self._start()
         self._begun += 1
         running: list[Oncue] = getattr(app.state, RUNNING, [])
-        setattr(app.state, RUNNING, running)
+        setattr(app.state, RUNNING, [*running, self.jobs])
         try:
-            if self._begun == 1:
-                await self._start()
-            if self.jobs not in running:
-                running.append(self.jobs)
             yield
         finally:
+            getattr(app.state, RUNNING).remove(self.jobs)
             self._begun -= 1
             if self._begun == 0:
-                with contextlib.suppress(ValueError):
-                    running.remove(self.jobs)
-                await self._stop()
+                await self._parts.aclose()
 
     async def _start(self) -> None:
-        await self.jobs.open()
-        if not self._embedded:
-            logger.info("no worker in this process: jobs of %s are run by `oncue worker`", self.jobs.engine.url)
-            return
-        self._worker = self.jobs.worker()
-        self._running = asyncio.create_task(self._worker.run(), name="oncue-embedded-worker")
-        self._running.add_done_callback(self._ended)
+        async with contextlib.AsyncExitStack() as parts:
+            await parts.enter_async_context(self.jobs)
+            if self._embedded:
+                await parts.enter_async_context(self._working())
+            else:
+                logger.info("no worker in this process: `oncue worker` runs the jobs of %s", self.jobs.engine.url)
+            self.watches = Watches()
+            parts.callback(self.watches.end)
+            self._parts = parts.pop_all()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception() is None:
-            return
-        logger.critical(
-            "the embedded worker died: this process runs no more jobs and is not ready; restart it",
-            exc_info=task.exception(),
-        )
-
-    async def _stop(self) -> None:
-        worker, running, self._worker, self._running = self._worker, self._running, None, None
+    @contextlib.asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        worker = self._worker = self.jobs.worker(burst=False)
+        running = self._running = asyncio.create_task(worker.run(), name="oncue-embedded-worker")
+        running.add_done_callback(_tell_of_death)
         try:
-            if worker is not None and running is not None:
-                worker.stop()
-                await asyncio.wait([running])
+            yield
         finally:
-            await self.jobs.close()
+            self._worker = self._running = None
+            await _stop(worker, running)
+
+
+async def _stop(worker: Worker, running: asyncio.Task[None]) -> None:
+    """Let a worker end as its settings say: at once, if the server is told to end a second time."""
+    worker.stop()
+    hurried = False
+    try:
+        while not running.done():
+            await asyncio.wait([running], timeout=_HURRY_LOOK)
+            if shutdown.is_hurried() and not hurried:
+                hurried = True
+                worker.stop()
+    finally:
+        running.cancel()  # only if this was cancelled itself; its leases run out then
+        await asyncio.wait([running])
+
+
+def _tell_of_death(running: asyncio.Task[None]) -> None:
+    if not running.cancelled() and (error := running.exception()) is not None:
+        logger.critical(
+            "the embedded worker died: this process runs no more jobs and is not ready; restart it", exc_info=error
+        )

@@ -1,0 +1,65 @@
+"""Server-sent events: how a job's events become a response, and how many such responses there may be at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from oncue.fastapi.watch import Event
+
+__all__ = ["JobStream", "Seats"]
+
+logger = logging.getLogger("oncue.fastapi")
+
+_KEEP_ALIVE: Final = 15
+"""Seconds between comments, without which proxies take a quiet stream for dead."""
+_SEND_TIMEOUT: Final = 30.0
+"""Seconds that a client may take nothing of what is sent."""
+_RETRY: Final = 1000
+"""Milliseconds after which a browser that lost the stream asks again."""
+
+
+class Seats:
+    """How many streams a process serves at once.
+
+    Attributes:
+        taken: how many it serves now.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.taken = 0
+
+
+class JobStream(EventSourceResponse):
+    """The events of one job, for one client, on one seat; `full` is answered if none is free."""
+
+    def __init__(self, events: AsyncIterator[Event], seats: Seats, full: Response) -> None:
+        super().__init__(_frames(events), ping=_KEEP_ALIVE, send_timeout=_SEND_TIMEOUT)
+        self._seats = seats
+        self._full = full
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream. The seat is taken here, and not by the route, so that it is given back for certain."""
+        if self._seats.taken >= self._seats.capacity:
+            await self._full(scope, receive, send)
+            return
+        self._seats.taken += 1
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            logger.info("a client that read nothing for %g seconds was let go", _SEND_TIMEOUT)
+        finally:
+            self._seats.taken -= 1
+
+
+async def _frames(events: AsyncIterator[Event]) -> AsyncIterator[ServerSentEvent]:
+    yield ServerSentEvent(retry=_RETRY)
+    async for event in events:
+        yield ServerSentEvent(event.data, event=event.kind, id=event.id)
