@@ -1,7 +1,7 @@
 """Measures Oncue on SQLite on this machine: `make bench`, or `python benchmarks/run.py [--jobs N] [--rounds N]`.
 
-Every round is a process of its own with a new file, so that no round warms the next; shown are minimum, median and maximum.
-The job is a no-op that takes and returns one int; every result is stored, every attempt counted, log lines go to a file.
+Every round is a process of its own with a new file, so that none warms the next; shown are minimum, median, maximum.
+The job is a no-op that takes and returns one int; results are stored, attempts counted, log lines go to a file.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ class Heartbeat:
         try:
             while not self._stopping.is_set():
                 delay = self._settings.beat
+                self._wake.clear()  # before the beat: a cancel that comes in during it is the next one's
                 try:
                     if not opened:
                         await engine.open()
@@ -122,7 +123,6 @@ class Heartbeat:
                     outage.over()
                 except EngineError as error:
                     delay = min(outage.begins(error), delay)
-                self._wake.clear()
                 if not self._stopping.is_set():
                     await _wait(self._wake, delay)
             if opened:
@@ -174,21 +174,30 @@ class Heartbeat:
         hints = self._engine.subscribe(topic_cancel(self._info.id))
         try:
             while True:
-                if await hints.wait(60) and self._slots.leases and self._wake is not None:
+                if not await hints.wait(60) or self._wake is None:
+                    continue
+                if not self._slots.leases:
+                    await asyncio.sleep(_CANCEL_PACE)  # the claim of the job that it is about may be on its way
+                if self._slots.leases:
                     self._wake.set()
                     await asyncio.sleep(_CANCEL_PACE)
         finally:
             hints.close()
 
     async def _watch_loop(self) -> None:
+        pace = min(_PING, self._settings.stall_warning / 2, self._settings.stall_timeout / 2)
         self._pong = time.monotonic()
         while True:
             try:
                 self._loop.call_soon_threadsafe(self._answer)
             except RuntimeError:
                 return  # the worker's loop is closed
-            await asyncio.sleep(min(_PING, self._settings.stall_warning / 2, self._settings.stall_timeout / 2))
-            still = time.monotonic() - self._pong
+            asked = time.monotonic()
+            await asyncio.sleep(pace)
+            now = time.monotonic()
+            if (overslept := now - asked - pace) > pace:
+                self._pong += overslept  # the whole process stood still: no job is to blame for that
+            still = now - self._pong
             if still >= self._settings.stall_warning and not self._warned:
                 self._warned = True
                 self._name_culprit(still)

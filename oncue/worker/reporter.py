@@ -29,6 +29,7 @@ class Feed:
         self._lock = reporter.lock
         self._ordinal = 0
         self._waiting: list[FeedItem] = []
+        self._under_way = 0
         self._sending: asyncio.Lock | None = None
         self.attempt = attempt
 
@@ -39,10 +40,11 @@ class Feed:
     def put_sealed(self, kind: FeedKind, body: bytes) -> None:
         """Take bytes as they are to be stored; from any thread."""
         with self._lock:
-            if kind is FeedKind.PROGRESS and self._waiting and self._waiting[-1].kind is kind:
+            unsent = len(self._waiting) > self._under_way
+            if kind is FeedKind.PROGRESS and unsent and self._waiting[-1].kind is kind:
                 self._waiting.pop()  # overtaken before it was sent
-            else:
-                self._ordinal += 1
+            # A number is never used again: what was overtaken may be stored, if only its answer was lost.
+            self._ordinal += 1
             self._waiting.append(FeedItem(self.attempt.lease.token, self._ordinal, kind, body))
         self._reporter.wake(self)
 
@@ -73,11 +75,17 @@ class Feed:
         async with self._sending:
             with self._lock:
                 items = self._waiting[:MAX_BATCH]
+                self._under_way = len(items)
             if not items:
                 return
-            accepted = await self._reporter.engine.append(self.attempt.lease, items)
-            with self._lock:
-                del self._waiting[: len(items)]
+            accepted, stored = False, 0
+            try:
+                accepted = await self._reporter.engine.append(self.attempt.lease, items)
+                stored = len(items)
+            finally:
+                with self._lock:
+                    del self._waiting[:stored]
+                    self._under_way = 0
             if not accepted:
                 self._waiting.clear()
                 self.attempt.interrupt(Cause.LOST)
@@ -90,16 +98,18 @@ class Reporter:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.lock = threading.Lock()
-        """Of all feeds: most attempts report nothing, and one lock each would be made for nothing."""
+        """Of all feeds, and of the list of them: most attempts report nothing, and need no lock of their own."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._ready: dict[Feed, None] = {}
 
     def wake(self, feed: Feed) -> None:
         """Note that a feed has something; from any thread."""
-        if feed not in self._ready:
+        with self.lock:
+            if feed in self._ready:
+                return
             self._ready[feed] = None
-            self._loop.call_soon_threadsafe(self._wake.set)
+        self._loop.call_soon_threadsafe(self._wake.set)
 
     async def run(self) -> None:
         """Send, until cancelled."""
@@ -108,7 +118,8 @@ class Reporter:
             await self._wake.wait()
             await asyncio.sleep(_PACE)
             self._wake.clear()
-            feeds, self._ready = list(self._ready), {}
+            with self.lock:
+                feeds, self._ready = list(self._ready), {}
             answers = await asyncio.gather(*(feed.send() for feed in feeds), return_exceptions=True)
             failed = [answer for answer in answers if isinstance(answer, EngineError)]
             for feed, answer in zip(feeds, answers, strict=True):

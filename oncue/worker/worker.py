@@ -173,10 +173,10 @@ class Worker:
     ) -> None:
         deadline = time.monotonic() + timeout
         while not condition() and (left := deadline - time.monotonic()) > 0:
+            if cut_short is not None and cut_short.is_set():
+                return
             waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._slots.wait())]
             if cut_short is not None:
-                if cut_short.is_set():
-                    return
                 waits.append(asyncio.create_task(cut_short.wait()))
             try:
                 await asyncio.wait(waits, timeout=min(left, 0.5), return_when=asyncio.FIRST_COMPLETED)
