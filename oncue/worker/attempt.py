@@ -29,9 +29,10 @@ class Attempt:
         cause: why it was interrupted, None if it was not. The first one stands, but for `LOST`, which tops all.
         concluded: whether its outcome has been given to the finisher.
         entered: whether user code was begun.
+        cooperative: whether it runs where it cannot be interrupted, in a thread: it is told, and waited for.
     """
 
-    __slots__ = ("_in_user_code", "cause", "claimed", "concluded", "context", "entered", "task", "timer")
+    __slots__ = ("_in_user_code", "cause", "claimed", "concluded", "context", "cooperative", "entered", "task", "timer")
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
@@ -42,6 +43,7 @@ class Attempt:
         self.timer: asyncio.TimerHandle | None = None
         self._in_user_code = False
         self.entered = False
+        self.cooperative = False
 
     @property
     def lease(self) -> Lease:
@@ -65,7 +67,7 @@ class Attempt:
             self.cause = cause
         if self.context is not None:
             self.context.stop(lost=cause is Cause.LOST)
-        if self._in_user_code and self.task is not None:
+        if self._in_user_code and not self.cooperative and self.task is not None:
             self.task.cancel()
 
 

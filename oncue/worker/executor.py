@@ -117,6 +117,7 @@ class Executor:
         if spec.kind is Kind.STREAM or spec.signature.context is not None:
             feed = Feed(self._reporter, attempt, self._envelope)
             context = attempt.context = Context(claimed, feed)
+        attempt.cooperative = spec.kind is Kind.THREAD
         timeout = spec.timeout if claimed.timeout is None else claimed.timeout
         if timeout is not None:
             attempt.timer = self._loop.call_later(timeout, self.interrupt, attempt, Cause.TIMEOUT)

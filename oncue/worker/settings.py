@@ -56,7 +56,8 @@ class WorkerSettings:
         self._check("stall_timeout", self.stall_timeout, 0.01, 1e9, "60")
         self._check("keep_finished", self.keep_finished, 0, 10**12, "1000000", whole=True)
         if self.maintenance is not None:
-            self._check("maintenance", self.maintenance, 0.01, 3600, "5")
+            # Rarer than that, and the store would seem to have been away (see `Engine.rescue`).
+            self._check("maintenance", self.maintenance, 0.01, self.lease / 2, f"{self.lease / 3:.1f}")
 
     def _check(self, name: str, value: Any, least: float, most: float, example: str, *, whole: bool = False) -> None:
         number = int if whole else (int, float)

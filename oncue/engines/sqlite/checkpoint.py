@@ -28,14 +28,14 @@ _LOG_LIMIT: Final = 16 * 2**20
 _HEADROOM: Final = 64 * 2**20
 
 
-def has_room(path: Path) -> bool:
-    """Whether the disk has room for new jobs: what is left below this is for finishing those accepted.
+def has_room(path: Path, for_bytes: int = 0) -> bool:
+    """Whether the disk has room for that many bytes more, and what is set aside for finishing accepted jobs.
 
     That is a twentieth of the disk, but at most 64 MiB and at least 384 KiB.
     """
     disk = os.statvfs(path.parent)
     reserve = min(max(disk.f_blocks * disk.f_frsize // 20, 384 * 1024), _HEADROOM)
-    return disk.f_bavail * disk.f_frsize >= reserve
+    return disk.f_bavail * disk.f_frsize >= reserve + for_bytes
 
 
 class Checkpointer:

@@ -27,12 +27,13 @@ from oncue.engine import (
 )
 from oncue.engines.sqlite import claim, control, feed, finish, reads, upkeep
 from oncue.engines.sqlite import enqueue as acceptance
+from oncue.engines.sqlite.checkpoint import has_room
 from oncue.engines.sqlite.clock import Clock
 from oncue.engines.sqlite.files import connect, prepare
 from oncue.engines.sqlite.hints import HintSubscription, Hub
 from oncue.engines.sqlite.lane import Lane, Operation, ReadingLane, WritingLane
 from oncue.engines.sqlite.settings import SQLiteSettings
-from oncue.errors import ConfigError, EngineUnavailable
+from oncue.errors import ConfigError, EngineUnavailable, QueueFull
 from oncue.job import Attempt, FeedItem, JobInfo, Lease, NewJob, Outcome
 
 __all__ = ["SQLiteEngine"]
@@ -161,6 +162,11 @@ class SQLiteEngine:
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Accept jobs; see `Engine.enqueue`."""
         _bounded(jobs, "enqueue")
+        path = self._settings.path
+        if path is not None and not has_room(path, for_bytes=sum(len(job.payload) for job in jobs)):
+            raise QueueFull(
+                f"the disk of {path} is nearly full: no new jobs until there is space, so that those accepted can end"
+            )
         return await self._write(acceptance.enqueue, jobs) if jobs else []
 
     async def claim(

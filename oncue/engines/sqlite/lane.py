@@ -29,7 +29,7 @@ from oncue.engines.sqlite.files import connect
 from oncue.engines.sqlite.hints import Hub
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.engines.sqlite.unit import Unit
-from oncue.errors import EngineUnavailable, EngineUnusable
+from oncue.errors import EngineUnavailable, EngineUnusable, OncueError
 
 __all__ = ["Lane", "Operation", "ReadingLane", "WritingLane"]
 
@@ -56,32 +56,39 @@ class _Call:
 class Lane:
     """A thread with a connection and a queue of calls."""
 
+    _query_only = False
+
     def __init__(self, name: str, settings: SQLiteSettings, clock: Clock, conn: sqlite3.Connection) -> None:
         self._settings = settings
         self._clock = clock
         self._conn = conn
+        self._broken = False
         self._pid = os.getpid()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, operation: Operation, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
         """Queue a call; the future, of the running loop, gets one answer a request, or an `EngineError`."""
-        if self._closed:
-            raise EngineUnavailable(f"{self._settings.path or 'the store in memory'} is closed")
         if os.getpid() != self._pid:
             raise EngineUnusable("this engine was opened before a fork; open one of its own in each process")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
-        self._calls.put(_Call(operation, requests, time.monotonic() + self._settings.timeout, loop, future))
+        call = _Call(operation, requests, time.monotonic() + self._settings.timeout, loop, future)
+        with self._gate:  # no call may slip in behind the mark that ends the thread: nobody would answer it
+            if self._closed:
+                raise EngineUnavailable(f"{self._settings.path or 'the store in memory'} is closed")
+            self._calls.put(call)
         return future
 
     def close(self) -> None:
         """Run what is queued, close the connection, end the thread. Blocks."""
-        if not self._closed:
-            self._closed = True
-            self._calls.put(None)
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._calls.put(None)
         if self._thread is not threading.current_thread() and os.getpid() == self._pid:
             self._thread.join()
 
@@ -122,7 +129,45 @@ class Lane:
         pass
 
     def _turn(self, calls: list[_Call]) -> None:
+        """Run calls together; if that fails, one by one, so that only the guilty fails."""
+        try:
+            self._together(calls)
+        except Exception as error:
+            self._roll_back(error)
+            if len(calls) == 1:
+                self._refuse(calls[0], error)
+                return
+            for call in calls:
+                try:
+                    self._together([call])
+                except Exception as its_error:
+                    self._roll_back(its_error)
+                    self._refuse(call, its_error)
+
+    def _together(self, calls: list[_Call]) -> None:
         raise NotImplementedError
+
+    def _roll_back(self, error: Exception) -> None:
+        try:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._broken = True
+        if isinstance(error, sqlite3.Error) and is_broken(error) and self._settings.path is not None:
+            self._broken = True
+
+    def _refuse(self, call: _Call, error: Exception) -> None:
+        if not isinstance(error, sqlite3.Error | OncueError):
+            logger.error("internal error in %s", call.operation.__name__, exc_info=error)
+        call.error = translate(error, self._settings) if isinstance(error, sqlite3.Error) else error
+        self._answer([call])
+
+    def _mend(self) -> None:
+        """Replace a connection that failed in a way that may stay with it."""
+        if self._broken:
+            conn = connect(self._settings, query_only=self._query_only)
+            self._conn.close()
+            self._conn, self._broken = conn, False
 
     def _end(self) -> None:
         self._conn.close()
@@ -172,7 +217,6 @@ class WritingLane(Lane):
         self._hub = hub
         self._checkpointer = Checkpointer(settings)
         self._seen_version = -1
-        self._broken = False
         super().__init__("oncue-sqlite-writer", settings, clock, conn)
 
     def _patience(self) -> float | None:
@@ -195,22 +239,7 @@ class WritingLane(Lane):
                 self._hub.publish_all()
             self._seen_version = version
 
-    def _turn(self, calls: list[_Call]) -> None:
-        try:
-            self._commit_together(calls)
-        except Exception as error:
-            self._roll_back(error)
-            if len(calls) == 1:
-                self._refuse(calls[0], error)
-                return
-            for call in calls:
-                try:
-                    self._commit_together([call])
-                except Exception as its_error:
-                    self._roll_back(its_error)
-                    self._refuse(call, its_error)
-
-    def _commit_together(self, calls: list[_Call]) -> None:
+    def _together(self, calls: list[_Call]) -> None:
         calls = self._begin(calls)
         if not calls:
             return
@@ -240,32 +269,13 @@ class WritingLane(Lane):
             if not calls:
                 return []
             try:
-                if self._broken:
-                    self._reconnect()
+                self._mend()
                 self._conn.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
                 if not is_busy(error):
                     raise
             else:
                 return calls
-
-    def _reconnect(self) -> None:
-        conn = connect(self._settings)
-        self._conn.close()
-        self._conn, self._broken = conn, False
-
-    def _roll_back(self, error: Exception) -> None:
-        try:
-            if self._conn.in_transaction:
-                self._conn.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._broken = True
-        if isinstance(error, sqlite3.Error) and is_broken(error) and self._settings.path is not None:
-            self._broken = True
-
-    def _refuse(self, call: _Call, error: Exception) -> None:
-        call.error = translate(error, self._settings) if isinstance(error, sqlite3.Error) else error
-        self._answer([call])
 
     def _end(self) -> None:
         if self._settings.path is not None:
@@ -276,14 +286,11 @@ class WritingLane(Lane):
 class ReadingLane(Lane):
     """A reader beside the writer: a turn is one snapshot."""
 
-    def _turn(self, calls: list[_Call]) -> None:
-        try:
-            self._conn.execute("BEGIN")
-            self._perform(self._unit(), calls)
-        except Exception as error:
-            for call in calls:
-                call.error = translate(error, self._settings) if isinstance(error, sqlite3.Error) else error
-        finally:
-            if self._conn.in_transaction:
-                self._conn.execute("COMMIT")
+    _query_only = True
+
+    def _together(self, calls: list[_Call]) -> None:
+        self._mend()
+        self._conn.execute("BEGIN")
+        self._perform(self._unit(), calls)
+        self._conn.execute("COMMIT")
         self._answer(calls)
