@@ -93,6 +93,10 @@ class Job(Generic[R]):
             raise JobCancelled(f"job {self.id} {why}", job_id=self.id)
         raise ResultTimeout(f"job {self.id} is {info.state} after {timeout:g} seconds; it goes on")
 
+    def result_sync(self, timeout: float | None = None) -> R:
+        """`result` for code without an event loop, such as scripts and `def` endpoints."""
+        return self._client.run_sync(self.result(timeout))
+
     async def _read_result(self) -> R:
         info = await self._client.info(self.id, bodies=True)
         stored = info.result if info.result is not None else b"\x01null"

@@ -101,6 +101,7 @@ class SQLiteEngine:
         self._hub = Hub()
         self._lanes = _Lanes(self._settings, self._clock, self._hub)
         self._opened = False
+        self._changing = Lock()
 
     @property
     def url(self) -> str:
@@ -110,18 +111,23 @@ class SQLiteEngine:
     async def open(self) -> None:
         """Open, create or migrate the file; see `Engine.open`."""
         if not self._opened:
-            self._opened = True
-            try:
-                await asyncio.to_thread(self._lanes.open)
-            except BaseException:
-                self._opened = False
-                raise
+            await asyncio.to_thread(self._open)
+
+    def _open(self) -> None:
+        with self._changing:
+            if not self._opened:
+                self._lanes.open()
+                self._opened = True
 
     async def close(self) -> None:
         """Write what was asked, then close the file; see `Engine.close`."""
-        if self._opened:
-            self._opened = False
-            await asyncio.to_thread(self._lanes.close)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._changing:
+            if self._opened:
+                self._opened = False
+                self._lanes.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
