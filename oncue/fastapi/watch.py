@@ -222,7 +222,7 @@ class Watches:
     ) -> AsyncIterator[Event]:
         """Yield what happens to a job behind a position, and end after its last state.
 
-        Ends early when the server does, when the job is deleted, after `life` seconds. Outlasts outages of the store.
+        Ends early when the server does, when the job is deleted, and after `life` seconds. An outage is waited for.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + life
