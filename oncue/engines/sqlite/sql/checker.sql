@@ -1,5 +1,6 @@
 -- Each query is named after an invariant of a store and finds what breaks it: whose row it is, and what is wrong with
--- it. The names begin with the invariants' numbers in docs/guarantees.md.
+-- it. The numbers say what a promise is about: I1 one state and one end, I2 one place, I3 leases, I4 counters that only
+-- grow, I6 cancelling, I7 unique keys, I8 dependencies, I14 counts, I17 readable records, I18 nothing left over.
 
 -- fragment: ended
 ('completed', 'failed', 'cancelled')
