@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -40,7 +41,7 @@ class Seats:
 class JobStream(EventSourceResponse):
     """The events of one job, for one client, on one seat; `full` is answered if none is free."""
 
-    def __init__(self, events: AsyncIterator[Event], seats: Seats, full: Response) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], seats: Seats, full: Response) -> None:
         super().__init__(_frames(events), ping=_KEEP_ALIVE, send_timeout=_SEND_TIMEOUT)
         self._seats = seats
         self._full = full
@@ -59,7 +60,8 @@ class JobStream(EventSourceResponse):
             self._seats.taken -= 1
 
 
-async def _frames(events: AsyncIterator[Event]) -> AsyncIterator[ServerSentEvent]:
-    yield ServerSentEvent(retry=_RETRY)
-    async for event in events:
-        yield ServerSentEvent(event.data, event=event.kind, id=event.id)
+async def _frames(events: AsyncGenerator[Event, None]) -> AsyncIterator[ServerSentEvent]:
+    async with aclosing(events):
+        yield ServerSentEvent(retry=_RETRY)
+        async for event in events:
+            yield ServerSentEvent(event.data, event=event.kind, id=event.id)

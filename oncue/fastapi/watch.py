@@ -14,7 +14,7 @@ import logging
 import random
 import re
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextvars import Context
 from typing import Any, Final, NamedTuple, Self
 
@@ -219,7 +219,7 @@ class Watches:
 
     async def events(
         self, client: Client, job_id: str, position: Position = BEGINNING, *, life: float = 3600
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Yield what happens to a job behind a position, and end after its last state.
 
         Ends early when the server does, when the job is deleted, and after `life` seconds. An outage is waited for.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ from oncue import Context, Oncue, WorkerSettings
 from oncue.fastapi import JobsDep, OncueRouter, oncue_router
 
 QUICK = WorkerSettings(lease=5, grace=0.3, cleanup=1)
+
+
+async def eventually(condition: Callable[[], bool], what: str, patience: float = 10) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {patience:g} s in vain until {what}"
+        await asyncio.sleep(0.01)
 
 
 class Gate:
@@ -97,10 +106,10 @@ class Application:
                     return
 
 
-def build(store: Path | str, **options: Any) -> Application:
+def build(store: Path | str, *, settings: WorkerSettings = QUICK, **options: Any) -> Application:
     """Return an application on a file; `options` are those of its router."""
     gate = Gate()
-    jobs = Oncue(f"sqlite:///{store}", settings=QUICK)
+    jobs = Oncue(f"sqlite:///{store}", settings=settings)
     register(jobs, gate)
     router = oncue_router(jobs, **options)
     app = FastAPI()
@@ -118,7 +127,11 @@ def build(store: Path | str, **options: Any) -> Application:
 
 
 def served() -> FastAPI:
-    """Return the application that a test's own server serves; see `serving.py`."""
+    """Return the application that a server of its own serves; see `serving.py`."""
+    asked = os.environ.get
     return build(
-        os.environ["JOBS_UNDER_TEST"], worker="embedded", max_streams=int(os.environ.get("STREAMS_UNDER_TEST", "200"))
+        os.environ["JOBS_UNDER_TEST"],
+        settings=QUICK.with_options({"grace": float(asked("GRACE_UNDER_TEST", QUICK.grace))}),
+        worker="embedded",
+        max_streams=int(asked("STREAMS_UNDER_TEST", 200)),
     ).app
