@@ -72,8 +72,8 @@ def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | Non
         return
     if error is None:
         future.set_result(value)
-    elif isinstance(error, StopIteration):  # a future cannot carry one
-        wrapped = RuntimeError("task raised StopIteration")
+    elif isinstance(error, (StopIteration, GeneratorExit)):  # to a coroutine that awaits they mean something else
+        wrapped = RuntimeError(f"task raised {type(error).__name__}")
         wrapped.__cause__ = error
         future.set_exception(wrapped)
     else:
