@@ -23,15 +23,16 @@ from oncue.failures import safe_repr
 from oncue.traits import Traits
 
 __all__ = [
+    "BROKEN_TEXT",
     "MAX_DEPTH",
     "difference",
     "find_foreign",
     "find_value",
-    "has_nonfinite",
+    "is_broken_text",
     "json_problem",
     "native",
     "suspicious",
-    "where_nonfinite",
+    "where_unwritable",
 ]
 
 MAX_DEPTH: Final = 100
@@ -131,6 +132,13 @@ def _foreign(item: Any) -> str | None:
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
+_NONFINITE: Final = "NaN and infinity cannot be written: JSON has neither"
+BROKEN_TEXT: Final = (
+    "a text has half of a surrogate pair, which is no Unicode character; "
+    "clean it with text.encode(errors='replace').decode()"
+)
+_REPLACED: Final = "\ufffd".encode()
+"""What pydantic writes in the place of half a surrogate pair in a key; elsewhere it refuses it."""
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
@@ -146,14 +154,19 @@ def _nonfinite(data: bytes) -> bool:
 
 
 def suspicious(data: bytes) -> bool:
-    """Whether `json_problem` is worth a look: a short text without these letters has none. Quick, for every job."""
-    return len(data) > MAX_DEPTH or b"N" in data or b"I" in data
+    """Whether `json_problem` is worth a look: a short text without these has none. Quick, for every job."""
+    return len(data) > MAX_DEPTH or b"N" in data or b"I" in data or b"null" in data or _REPLACED in data
 
 
-def json_problem(data: bytes, traits: Traits) -> str | None:
-    """Return why JSON that pydantic wrote could not be read back, or None."""
+def json_problem(value: Any, data: bytes, traits: Traits) -> str | None:
+    """Return why JSON that pydantic wrote of a value could not be read back, or None."""
     if traits.floats and _nonfinite(data):
-        return "NaN and infinity cannot be written: JSON has neither"
+        return _NONFINITE
+    # A model writes NaN as null, unless its own configuration says otherwise.
+    if traits.model_floats and b"null" in data and _holds(value, float, is_nonfinite):
+        return _NONFINITE
+    if _REPLACED in data and _holds(value, str, is_broken_text):
+        return BROKEN_TEXT
     if traits.nested and data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(data) > MAX_DEPTH + 1:
         return f"it is nested more than {MAX_DEPTH} levels deep"
     if traits.numbers and len(data) > _MAX_DIGITS:
@@ -162,6 +175,27 @@ def json_problem(data: bytes, traits: Traits) -> str | None:
         except ValueError as error:
             return f"it could not be read back ({error})"
     return None
+
+
+def where_unwritable(value: Any) -> str:
+    """Return the path to the first NaN, infinity or broken text; empty if it is the value itself, or there is none."""
+    found = find_value(value, lambda item: is_nonfinite(item) or is_broken_text(item))
+    return found[0] if found else ""
+
+
+def is_nonfinite(value: Any) -> bool:
+    """Whether a value is NaN or an infinity."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def is_broken_text(value: Any) -> bool:
+    """Whether a value is text that cannot be written as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return True
+    return False
 
 
 def _depth(data: bytes) -> int:
@@ -264,13 +298,13 @@ def _compare_mappings(
 def _lost(before: Any, after: Any) -> str:
     if isinstance(before, float) and not math.isfinite(before):
         return f"{before} cannot be written: JSON has no NaN and no infinity"
+    kind = type(before).__name__
+    if hasattr(before, "get_secret_value"):
+        return f"a {kind} is masked when it is stored; pass what the task needs to look the secret up"
     if type(before) is type(after):
-        return f"this {type(before).__name__} would come back as another one"
-    return f"a {type(before).__name__} would come back as {_kind(after)}"
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+        return f"this {kind} would come back as another one"
+    other = "None" if after is None else f"a {type(after).__name__}"
+    return f"a {kind} would come back as {other}; annotate it with the one type that it has"
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
@@ -285,30 +319,24 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]]:
             yield name, getattr(value, name)
 
 
-def has_nonfinite(value: Any) -> bool:
-    """Whether NaN or an infinity is anywhere in a value. Quicker than `find_value`, for values that have none."""
+def _holds(value: Any, kind: type, wanted: Callable[[Any], bool]) -> bool:
+    """Whether something of a type is wanted in a value. Quicker than `find_value`, for values that have none."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(2 * MAX_DEPTH):
         below: list[Any] = []
         for item in level:
-            kind = type(item)
-            if kind is float:
-                if not math.isfinite(item):
+            if type(item) is kind:
+                if wanted(item):
                     return True
-            elif kind is dict:
+            elif type(item) is dict:
+                below.extend(item)
                 below.extend(item.values())
-            elif kind not in _LEAVES:
+            elif type(item) not in _LEAVES:
                 below.extend(child for _, child in _children(item))
-        if not below or len(below) > _MAX_SEARCHED:
+        if not below:
             return False
         level = below
     return False
-
-
-def where_nonfinite(value: Any) -> str:
-    """Return the path to the first NaN or infinity in a value; empty if it is the value, or there is none."""
-    found = find_value(value, lambda item: isinstance(item, float) and not math.isfinite(item))
-    return found[0] if found else ""
 
 
 def find_value(value: Any, wanted: Callable[[Any], bool]) -> tuple[str, Any, Any] | None:

@@ -20,7 +20,7 @@ from pydantic_core import core_schema
 
 from oncue.errors import PayloadError, PayloadTooLarge
 from oncue.failures import looks_secret, printable, safe_repr, summary
-from oncue.fidelity import find_value, has_nonfinite, json_problem, suspicious
+from oncue.fidelity import BROKEN_TEXT, find_value, is_broken_text, json_problem, suspicious
 from oncue.traits import Traits
 
 __all__ = [
@@ -220,10 +220,7 @@ class Codec:
             try:
                 # Field names rather than aliases, and no computed fields: what is written is what is read.
                 data = self._dump(value, by_alias=False, round_trip=True, warnings=False)
-                problem = json_problem(data, self._traits) if suspicious(data) else None
-                # A model writes NaN as null, unless its own configuration says otherwise.
-                if self._traits.model_floats and b"null" in data and has_nonfinite(value):
-                    problem = "NaN and infinity cannot be written: JSON has neither"
+                problem = json_problem(value, data, self._traits) if suspicious(data) else None
             except Exception as error:
                 problem = why_not_written(value, error)
             if problem:
@@ -252,15 +249,6 @@ class Codec:
 # --- What went wrong, in words --------------------------------------------------------------------------------------
 
 
-def _is_broken_text(value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return True
-    return False
-
-
 def _is_binary(value: Any) -> bool:
     if isinstance(value, bytes):
         try:
@@ -274,11 +262,8 @@ def why_not_written(value: Any, error: Exception) -> str:
     """Return why pydantic could not write a value: where in it the trouble is, and the way out."""
     text = summary(error)
     try:
-        if "surrogates not allowed" in text and (found := find_value(value, _is_broken_text)):
-            return (
-                f"the text{_at(found[0])} has half of a surrogate pair, which is no Unicode character; "
-                "clean it with text.encode(errors='replace').decode()"
-            )
+        if "surrogates not allowed" in text and (found := find_value(value, is_broken_text)):
+            return BROKEN_TEXT.replace("a text", f"the text{_at(found[0])}")
         if "utf-8" in text and (found := find_value(value, _is_binary)):
             owner = type(found[2]).__name__
             return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Flag
 from typing import Any, Final, TypeAlias
 
 __all__ = ["CoreSchema", "Traits"]
@@ -22,6 +23,8 @@ _UNTYPED_ITEMS: Final = {"list": "items_schema", "set": "items_schema", "frozens
 _EXACT_KEYS: Final = frozenset({"str", "int", "uuid"})
 # Parts of a core schema that hold no schemas, but values of the user's.
 _OPAQUE: Final = frozenset({"config", "default", "expected", "members", "metadata", "values"})
+# Parts whose keys are names that the user chose.
+_NAMED: Final = frozenset({"fields", "choices"})
 
 
 @dataclass(slots=True)
@@ -54,35 +57,13 @@ class Traits:
     def of(cls, schema: CoreSchema, definitions: Mapping[str, CoreSchema]) -> Traits:
         """Read them from a pydantic core schema; `definitions` are what its references name."""
         traits = cls()
-        traits._visit(schema, definitions, set(), inside_model=False)
+        _Walk(traits, definitions).visit(schema, inside_model=False)
         if traits.untyped:
             traits.nested = traits.numbers = traits.floats = True
         traits.native = traits.native and traits.untyped
         return traits
 
-    def _visit(self, node: Any, definitions: Mapping[str, CoreSchema], seen: set[str], *, inside_model: bool) -> None:
-        if isinstance(node, (list, tuple)):
-            for item in node:
-                self._visit(item, definitions, seen, inside_model=inside_model)
-            return
-        if not isinstance(node, Mapping):
-            return
-        kind = node.get("type")
-        if isinstance(kind, str):
-            self._take(kind, node, inside_model=inside_model)
-            inside_model = inside_model or kind in {"model", "dataclass"}
-        if kind == "definition-ref":
-            name = node["schema_ref"]
-            if name in seen:
-                self.nested = True
-            elif name in definitions:
-                self._visit(definitions[name], definitions, seen | {name}, inside_model=inside_model)
-            return
-        for key, child in node.items():
-            if key not in _OPAQUE:
-                self._visit(child, definitions, seen, inside_model=inside_model)
-
-    def _take(self, kind: str, node: CoreSchema, *, inside_model: bool) -> None:
+    def take(self, kind: str, node: CoreSchema, *, inside_model: bool) -> None:
         """Take one node of the schema into account."""
         if kind == "any" or _has_untyped_items(kind, node):
             self.untyped = True
@@ -94,6 +75,46 @@ class Traits:
         self.model_floats = self.model_floats or (inside_model and kind in {"float", "any"})
         self.lazy = self.lazy or kind == "generator"
         self.exact = self.exact and _is_exact(kind, node)
+
+
+class _Walk:
+    """Goes through a core schema, and each of its definitions once."""
+
+    def __init__(self, traits: Traits, definitions: Mapping[str, CoreSchema]) -> None:
+        self._traits = traits
+        self._definitions = definitions
+        self._under_way: set[str] = set()
+        self._done: set[tuple[str, bool]] = set()
+
+    def visit(self, node: Any, *, inside_model: bool) -> None:
+        if isinstance(node, (list, tuple)):
+            for item in node:
+                self.visit(item, inside_model=inside_model)
+        elif isinstance(node, Mapping):
+            self._visit_schema(node, inside_model)
+
+    def _visit_schema(self, node: CoreSchema, inside_model: bool) -> None:
+        kind = node.get("type")
+        if isinstance(kind, str):
+            self._traits.take(kind, node, inside_model=inside_model)
+            inside_model = inside_model or kind in {"model", "dataclass"}
+        if kind == "definition-ref":
+            self._visit_definition(node["schema_ref"], inside_model)
+            return
+        for key, child in node.items():
+            if key in _NAMED and isinstance(child, Mapping):
+                self.visit(list(child.values()), inside_model=inside_model)
+            elif key not in _OPAQUE:
+                self.visit(child, inside_model=inside_model)
+
+    def _visit_definition(self, name: str, inside_model: bool) -> None:
+        if name in self._under_way:
+            self._traits.nested = True
+        elif (name, inside_model) not in self._done and name in self._definitions:
+            self._done.add((name, inside_model))
+            self._under_way.add(name)
+            self.visit(self._definitions[name], inside_model=inside_model)
+            self._under_way.remove(name)
 
 
 def _has_untyped_items(kind: str, node: CoreSchema) -> bool:
@@ -116,6 +137,8 @@ def _is_exact(kind: str, node: CoreSchema) -> bool:
     if kind == "literal":
         return all(type(value) is str for value in node["expected"])
     if kind == "enum":
+        if issubclass(node["cls"], Flag):
+            return False  # its values are combinations, too
         values = {type(member.value) for member in node["members"]}
         return values <= {str} or values <= {int}
     if kind == "dict":

@@ -234,6 +234,7 @@ def nested(depth: int) -> list[Any]:
         ),
         (Any, {"a": ["\ud800"]}, "the text at ['a'][0] has half of a surrogate pair"),
         (str, "\ud800", "the text has half of a surrogate pair"),
+        (dict[str, int], {"\ud800": 1}, "a text has half of a surrogate pair"),
         (Any, holding_itself(), "it holds itself, or is nested too deep"),
         (Any, nested(150), "it is nested more than 100 levels deep"),
         (Any, nested(100_000), "it holds itself, or is nested too deep"),

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum, IntEnum, StrEnum
+from enum import Enum, IntEnum, IntFlag, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Unpack
 from uuid import UUID
@@ -526,6 +526,15 @@ class Keeping(BaseModel):
     _cache: int = PrivateAttr(default=0)
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+
+
+class Bird(BaseModel):
+    kind: Literal["bird"] = "bird"
+    data: bytes = b""
+
+
 @dataclass(eq=False)
 class Plain:
     x: int
@@ -541,6 +550,7 @@ KEPT: list[tuple[Any, Any]] = [
     (bytes | None, b"\xff"),
     (dict[bytes, int], {b"\xff": 1}),
     (str, "¡olé! \u2028 \0 😀"),
+    (dict[str, str], {"\ufffd": "\ufffd"}),
     (int, 2**70),
     (int, -(10**4_000)),
     (float, 0.1 + 0.2),
@@ -591,6 +601,7 @@ KEPT: list[tuple[Any, Any]] = [
     (list[int] | dict[str, int], {"a": 1}),
     (date | datetime, date(2026, 1, 1)),
     (Item | Size, Size(2.5)),
+    (list[Annotated[Cat | Bird, Field(discriminator="kind")]], [Bird(data=b"x"), Cat()]),
     (Any, {"a": [1, 2.5, None, True, "x", {"b": []}]}),
     (Any, 2**63 - 1),
     (dict[str, Any], {"a": {"b": [1]}}),
@@ -663,6 +674,37 @@ def test_private_attributes_are_no_part_of_a_value() -> None:
 
 def test_an_object_without_equality_comes_back() -> None:
     assert round_trip(Plain, Plain(3)).x == 3
+
+
+class Unlucky(TypedDict):
+    """Its fields are named as the parts of pydantic's own schemas are."""
+
+    type: str
+    metadata: Any
+    default: float
+    values: list[int]
+    config: dict[str, Any]
+
+
+UNLUCKY: Unlucky = {"type": "any", "metadata": 1, "default": 1.5, "values": [1], "config": {"a": 1}}
+
+
+class Access(IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+def test_fields_may_have_the_names_of_parts_of_a_schema() -> None:
+    assert round_trip(Unlucky, UNLUCKY) == UNLUCKY
+    for name, value in {"metadata": (1,), "config": {"a": Tone.DARK}}.items():
+        with pytest.raises(PayloadError, match=rf"value\['{name}'\].*would come back as"):
+            taking(Unlucky).encode(({**UNLUCKY, name: value},), {})
+
+
+def test_combined_flags_come_back_or_are_refused() -> None:
+    assert round_trip(Access, Access.READ) is Access.READ
+    with contextlib.suppress(PayloadError):
+        assert round_trip(Access, Access.READ | Access.WRITE) == Access.READ | Access.WRITE
 
 
 class Options(TypedDict, total=False):
@@ -767,13 +809,16 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (Leaky, Leaky(kept=1, dropped=5), "value.dropped: this int would come back as another one"),
     (Item, Dog(name="a"), "a Dog would come back as a Item"),
     (list[Item], [Dog(name="a")], "value[0]: a Dog would come back as a Item"),
-    (SecretStr, SecretStr("a"), "this SecretStr would come back as another one"),
+    (SecretStr, SecretStr("a"), "a SecretStr is masked when it is stored"),
     (Path | str, "a", "a str would come back as a PosixPath"),
     (bytes | str, "abcd", "a str would come back as a bytes"),
     (Decimal | str, "1.5", "a str would come back as a Decimal"),
     (Tone | str, Tone.DARK, "a Tone would come back as a str"),
     (str, "a\ud800", "half of a surrogate pair"),
     (list[str], ["a", "\udfff"], "the text at [1] has half"),
+    (dict[str, int], {"a": 1, "\ud800": 2}, "argument value (key '\\ud800'): a text has half of a surrogate pair"),
+    (dict[str, Any], {"\ud800": 2}, "a text has half of a surrogate pair"),
+    (dict[str, dict[str, int]], {"\ufffd": {"\ud800": 2}}, "a text has half of a surrogate pair"),
     (int, 10**4_301, "could not be read back"),
     (list[int], [1, 10**5_000], "could not be read back"),
     (datetime, datetime(1880, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")), "this datetime would come back as another one"),
@@ -913,6 +958,15 @@ def test_a_payload_that_is_not_ours_is_an_error_and_nothing_more(payload: bytes,
         signature(task).decode(payload)
     assert said in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_a_forged_keyword_does_not_take_the_place_of_a_typed_argument() -> None:
+    def task(number: int, **more: Any) -> int:
+        return number
+
+    one = signature(task)
+    decoded = one.decode(b'\x01{"number":1,"more":{"number":"forged"}}')
+    assert one.call(task, None, decoded) == 1
 
 
 @given(st.binary(max_size=100))
