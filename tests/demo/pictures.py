@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from io import BytesIO
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageCms, ImageDraw
@@ -131,9 +131,14 @@ def text_named_jpg(path: Path) -> Path:
 
 def bomb(path: Path) -> Path:
     """Write a PNG that is small on the disk and 60,000 pixels wide and high: 3.6 gigapixels."""
-    row = bytes(1 + 60_000 // 8)
-    path.write_bytes(png(60_000, 60_000, depth=1, colour=0, rows=(row for _ in range(60_000))))
+    path.write_bytes(_bomb())
     return path
+
+
+@cache
+def _bomb() -> bytes:
+    row = bytes(1 + 60_000 // 8)
+    return png(60_000, 60_000, depth=1, colour=0, rows=(row for _ in range(60_000)))
 
 
 def png(width: int, height: int, *, depth: int, colour: int, rows: Iterator[bytes]) -> bytes:
@@ -146,10 +151,3 @@ def png(width: int, height: int, *, depth: int, colour: int, rows: Iterator[byte
 
 def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def noise_jpeg(width: int, height: int) -> bytes:
-    """Return a JPEG that does not compress well, to fill an upload."""
-    buffer = BytesIO()
-    Image.effect_noise((width, height), 90).convert("RGB").save(buffer, "JPEG", quality=98)
-    return buffer.getvalue()
