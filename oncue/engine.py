@@ -24,7 +24,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import Final, NamedTuple, Protocol, Self, runtime_checkable
 
 from oncue.job import Attempt, Claimed, FeedItem, JobInfo, Lease, NewJob, Outcome, State
 
@@ -50,8 +50,7 @@ MAX_BATCH: Final = 1000
 """The most items one call may name or work on; callers cut larger work into calls of this size."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(NamedTuple):
     """What became of one request to enqueue.
 
     Attributes:

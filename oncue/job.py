@@ -199,11 +199,10 @@ class Unique:
     ttl: float | None = None
 
 
-_NO_META: Final[Mapping[str, str]] = MappingProxyType({})
+NO_META: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A request to run a task, as an engine takes it. All durations are seconds; the engine's clock counts them."""
 
     id: str
@@ -225,7 +224,7 @@ class NewJob:
     max_crashes: int = 3
     keep: float = 86_400
     """How long the job and its result stay after it ended."""
-    meta: Mapping[str, str] = field(default_factory=lambda: _NO_META)
+    meta: Mapping[str, str] = NO_META
     after: tuple[str, ...] = ()
     """Ids of jobs that must have ended first."""
     after_any: bool = False

@@ -10,7 +10,6 @@ import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from oncue.client import Client
 from oncue.errors import EngineError
@@ -54,7 +53,7 @@ class Scheduler:
         # It must be remembered for as long as another scheduler may ask for the same interval.
         keep = max(job.keep, 2 * schedule.interval)
         answer = await self._client.send(
-            replace(job, id=f"every:{schedule.name}:{instant}", request=b"schedule", keep=keep)
+            job._replace(id=f"every:{schedule.name}:{instant}", request=b"schedule", keep=keep)
         )
         self._fired[schedule.name] = instant
         logger.debug("schedule %s: job %s", schedule.name, answer.id)

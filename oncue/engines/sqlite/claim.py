@@ -16,12 +16,11 @@ from oncue.engines.sqlite.clock import from_ms
 from oncue.engines.sqlite.moves import Moves, rows_by_seqs
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit, bucket
-from oncue.job import Claimed, Lease, NewJob, Reason, UniqueWhile
+from oncue.job import NO_META, Claimed, Lease, Reason, UniqueWhile
 
 __all__ = ["ClaimRequest", "claim"]
 
 _sql = load("claim.sql")
-_NO_META = NewJob("", "").meta
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def _claimed(row: _Row, lease: Lease, attempt: int, started_at: datetime) -> Cla
         from_ms(row.created_at),
         from_ms(row.due_at),
         started_at,
-        json.loads(row.meta) if row.meta else _NO_META,
+        json.loads(row.meta) if row.meta else NO_META,
     )
 
 

@@ -14,12 +14,11 @@ from oncue.engine import JobFilter, MetricsRow, QueueInfo, WorkerInfo
 from oncue.engines.sqlite.clock import from_ms
 from oncue.engines.sqlite.statements import load
 from oncue.engines.sqlite.unit import Unit
-from oncue.job import Attempt, Failure, JobInfo, NewJob, Reason, State
+from oncue.job import NO_META, Attempt, Failure, JobInfo, Reason, State
 
 __all__ = ["ListRequest", "attempts", "get", "list_jobs", "metrics", "queues", "workers"]
 
 _sql = load("reads.sql")
-_NO_META = NewJob("", "").meta
 _HOUR = 3_600_000
 _TOP = 2**63 - 1
 
@@ -64,7 +63,7 @@ def _info(row: Sequence[Any]) -> JobInfo:
         unique_key=row[19],
         error=row[20],
         progress=row[21],
-        meta=json.loads(row[22]) if row[22] else _NO_META,
+        meta=json.loads(row[22]) if row[22] else NO_META,
         revision=row[23],
         payload=row[24] if len(row) > 24 else None,
         result=row[25] if len(row) > 24 else None,
