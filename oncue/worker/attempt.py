@@ -52,8 +52,6 @@ class Attempt:
     def enter(self) -> None:
         """Mark that user code runs from here: it may be interrupted."""
         self._in_user_code = self.entered = True
-        if self.cause is not None and self.task is not None:
-            self.task.cancel()  # asked before it began
 
     def leave(self) -> None:
         """Mark that user code is over: what is left must not be interrupted."""
@@ -62,12 +60,13 @@ class Attempt:
             self.timer.cancel()
 
     def interrupt(self, cause: Cause) -> None:
-        """Ask the attempt to stop; on the worker's event loop."""
-        if self.cause is None or cause is Cause.LOST:
+        """Ask the attempt to stop; on the worker's event loop. Asked again it is not interrupted in cleaning up."""
+        first = self.cause is None
+        if first or cause is Cause.LOST:
             self.cause = cause
         if self.context is not None:
             self.context.stop(lost=cause is Cause.LOST)
-        if self._in_user_code and not self.cooperative and self.task is not None:
+        if first and self._in_user_code and not self.cooperative and self.task is not None:
             self.task.cancel()
 
 

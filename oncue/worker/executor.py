@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextvars import Context as Variables
 from contextvars import copy_context
 from typing import Any
@@ -33,6 +33,8 @@ logger = logging.getLogger("oncue.worker")
 
 _PARKED = 5.0
 """Seconds until a job whose task is unknown here is offered again."""
+_WARNINGS = 100
+"""Unknown tasks that the log names at most."""
 _ASKED = 5
 """Attempts that a task without a retry policy may ask for with `RetryLater`."""
 
@@ -56,6 +58,7 @@ class Executor:
         self._finisher = finisher
         self._reporter = reporter
         self._threads = Threads()
+        self._unknown: set[str] = set()
         self._loop = asyncio.get_running_loop()
         # What was set before the worker ran, such as a request's trace id, is no attempt's business twice.
         self._variables: Variables = copy_context()
@@ -108,7 +111,10 @@ class Executor:
         claimed = attempt.claimed
         spec = self._registry.find(claimed.task)
         if spec is None:
+            self._tell_of_unknown(claimed.task)
             return Outcome.parked(_PARKED)
+        if attempt.cause is not None:  # asked to stop before it began
+            return self._interrupted(attempt, spec, None)
         try:
             arguments = spec.signature.decode(claimed.payload)
         except PayloadError as error:
@@ -143,11 +149,22 @@ class Executor:
             variables = copy_context()
             return await self._threads.run(lambda: spec.signature.call(spec.function, context, arguments), variables)
         assert feed is not None
-        items: AsyncIterator[Any] = spec.signature.call(spec.function, context, arguments)
-        async for item in items:
-            feed.put_sealed(FeedKind.STREAM, spec.signature.encode_item(item, limit=spec.max_payload))
-            await feed.room()
+        items: AsyncGenerator[Any, None] = spec.signature.call(spec.function, context, arguments)
+        async with contextlib.aclosing(items):  # its cleanup code is part of the attempt
+            async for item in items:
+                feed.put_sealed(FeedKind.STREAM, spec.signature.encode_item(item, limit=spec.max_payload))
+                await feed.room()
         return None
+
+    def _tell_of_unknown(self, task: str) -> None:
+        """Warn of a task that this worker lacks: once, though its jobs come again and again."""
+        if task not in self._unknown and len(self._unknown) < _WARNINGS:
+            self._unknown.add(task)
+            logger.warning(
+                "this worker knows no task %s: it hands its jobs back every %g s, until another worker takes them",
+                task,
+                _PARKED,
+            )
 
     def _returned(self, attempt: Attempt, spec: TaskSpec, value: Any) -> Outcome:
         if attempt.cause in (Cause.TIMEOUT, Cause.CANCEL):  # it caught its cancellation: too late is too late

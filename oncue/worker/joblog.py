@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any, Final
 
-from oncue.job import Outcome, State
+from oncue.job import Outcome, Reason, State
 from oncue.worker.attempt import Attempt
 
 __all__ = ["JobLog"]
@@ -40,8 +40,8 @@ class JobLog:
             level = logging.ERROR if outcome.state is State.FAILED else logging.WARNING
             if not logger.isEnabledFor(level):
                 return
-        elif not self._chatty:
-            return
+        elif not self._chatty or outcome.reason is Reason.NO_WORKER:
+            return  # the executor has said once that it does not know the task
         claimed = attempt.claimed
         started = claimed.started_at.timestamp()
         took, waited = max(self._now - started, 0.0), max(started - claimed.due_at.timestamp(), 0.0)
