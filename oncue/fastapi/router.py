@@ -20,7 +20,7 @@ from oncue.fastapi.problems import RETRY_AFTER, RETRY_AFTER_SCHEMA, ProblemError
 from oncue.fastapi.runtime import Runtime
 from oncue.fastapi.stream import JobStream, Seats
 from oncue.fastapi.watch import BEGINNING, Position
-from oncue.job import JobInfo, State, check_id
+from oncue.job import FeedKind, JobInfo, State, check_id
 
 __all__ = ["OncueRouter", "oncue_router"]
 
@@ -161,8 +161,8 @@ def _no_result(info: JobInfo) -> ProblemError:
 def _add_events(router: APIRouter, runtime: Runtime, seats: Seats) -> None:
     responses: dict[int | str, dict[str, Any]] = {
         200: {
-            "description": "Server-sent events, named `status`, `progress`, `log` and `stream`, with JSON as data.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": _EVENTS,
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "Nothing follows the last event seen, nor will: browsers stop asking."},
         **documented({404: _UNKNOWN, 422: _INVALID, 503: f"{_AWAY} Or too many clients follow events."}),
@@ -237,6 +237,21 @@ def _base(request: Request, suffix: str = "") -> str:
     return path.removesuffix(suffix).rpartition("/")[0]
 
 
+_EVENTS: Final = (
+    "Server-sent events; the schema is that of each. The data of `status` is an object with `state`, `reason`, "
+    "`attempt`, `max_attempts`, `error`, `due_at` and `cancel_requested`; that of `progress` one with `done`, `total` "
+    "and `message`; that of `log` one with `level` and `message`; that of `stream` is what the job yielded."
+)
+_EVENT: Final = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "What to go on behind."},
+        "event": {"type": "string", "enum": ["status", *(kind.value for kind in FeedKind)]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer", "minimum": 0},
+    },
+}
 _UNKNOWN: Final = "The store has no job of that id, or not any more."
 _INVALID: Final = "The request cannot be understood."
 _AWAY: Final = "The job store does not answer."

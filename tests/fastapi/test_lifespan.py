@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -18,10 +19,10 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.routing import APIRoute
 
 from oncue import ConfigError, EngineUnavailable, MissingExtra, Oncue
-from oncue.engine import Rescued, WorkerInfo
+from oncue.engine import Rescued
 from oncue.engines.sqlite import SQLiteEngine
 from oncue.fastapi import JobsDep, get_jobs, oncue_router
-from tests.fastapi.application import QUICK, Application, build, eventually, register
+from tests.fastapi.application import QUICK, Application, Gate, build, eventually, register
 from tests.fastapi.conftest import client_of
 from tests.fastapi.test_routes import ROUTES, problem_of
 from tests.measured import Report
@@ -50,8 +51,9 @@ def other(store: Path, name: str) -> Oncue:
     return jobs
 
 
-async def alive(jobs: Oncue) -> list[WorkerInfo]:
-    return [worker for worker in await jobs.engine.workers() if worker.alive]
+def embedded_workers() -> int:
+    """Return how many embedded workers run on this event loop."""
+    return sum(task.get_name() == "oncue-embedded-worker" for task in asyncio.all_tasks())
 
 
 async def test_an_embedded_worker_runs_jobs_while_the_application_does(store: Path) -> None:
@@ -70,7 +72,7 @@ async def test_without_a_worker_jobs_wait_for_one_elsewhere(store: Path, caplog:
     with caplog.at_level(logging.INFO, "oncue"):
         async with running(application.app) as client:
             assert application.router.ready
-            assert await alive(application.jobs) == []
+            assert embedded_workers() == 0
             job_id = await application.start("add", 1, 2)
             assert (await client.get(f"/jobs/{job_id}")).json()["state"] == "queued"
             await application.jobs.worker(burst=True).run()
@@ -89,7 +91,7 @@ async def test_an_application_can_be_started_again(store: Path) -> None:
 
 async def test_the_embedded_worker_has_the_settings_of_its_application_but_never_ends_by_itself(store: Path) -> None:
     jobs = Oncue(f"sqlite:///{store}", settings=QUICK.with_options({"concurrency": 3, "burst": True}))
-    register(jobs)
+    register(jobs, gate := Gate())
     app = FastAPI()
     app.include_router(router := oncue_router(jobs, worker="embedded"), prefix="/jobs")
     application = Application(jobs, app, router)
@@ -98,7 +100,12 @@ async def test_the_embedded_worker_has_the_settings_of_its_application_but_never
             job_id = await application.start("add", 1, 2)
             assert (await client.get(f"/jobs/{job_id}", params={"wait": 10})).json()["state"] == "completed"
         assert router.ready
-        assert [worker.concurrency for worker in await alive(jobs)] == [3]
+        held = [await application.start("hold") for _ in range(5)]
+        for job_id in held[:3]:
+            await application.held_up(job_id)
+        states = [info.state.value for info in await jobs.client.infos(held) if info is not None]
+        assert states == ["running"] * 3 + ["queued"] * 2
+        gate.open()
 
 
 async def test_the_applications_own_lifespan_has_the_store_neither_before_nor_after(store: Path) -> None:
@@ -169,7 +176,7 @@ async def test_a_router_that_is_included_twice_has_one_worker(store: Path) -> No
         job_id = (await client.post("/start")).json()
         for version in ("v1", "v2"):
             assert (await client.get(f"/{version}/jobs/{job_id}", params={"wait": 10})).json()["state"] == "completed"
-        assert len(await alive(jobs)) == 1
+        assert embedded_workers() == 1
         assert router.ready
     assert not router.ready
 
