@@ -132,6 +132,14 @@ class ClaimConformance(Conformance):
         advance(engine, 101)
         assert (await take_one(engine)).id == "j"
 
+    async def test_what_is_due_does_not_take_along_what_is_not(self, engine: Engine) -> None:
+        await put(engine, *[job(str(number), delay=number) for number in range(1, 60)])
+        order: list[str] = []
+        for _ in range(30):
+            advance(engine, 2)
+            order += [claimed.id for claimed in await take(engine, 100)]
+        assert order == [str(number) for number in range(1, 60)]
+
     async def test_a_claim_tells_when_the_next_scheduled_job_is_due(self, engine: Engine) -> None:
         await put(engine, job(delay=500), job(delay=100), job(delay=300), job())
         claim = await engine.claim(["default"], limit=10, worker_id="w", lease=LEASE, held=())

@@ -81,6 +81,12 @@ class DeleteConformance(Conformance):
         assert await engine.attempts("j") == []
         assert await engine.queues() == []
         await put_one(engine, "next", unique=Unique("k"))
+        await put_one(engine, "j")
+        read = await info(engine, "j", bodies=True)
+        assert (read.attempts, read.error, read.progress, read.result) == (0, None, None, None)
+        for job_id in ("next", "j"):
+            assert await engine.read(job_id) == []
+            assert await engine.attempts(job_id) == []
 
     async def test_an_outcome_of_a_deleted_job_brings_nothing_back(self, engine: Engine) -> None:
         claimed = await start(engine, "j")

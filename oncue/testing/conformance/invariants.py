@@ -16,7 +16,10 @@ __all__ = ["all_jobs", "check_invariants"]
 async def all_jobs(engine: Engine, where: JobFilter | None = None, *, limit: int = MAX_BATCH) -> list[JobInfo]:
     """Read all pages of `list_jobs`, `limit` jobs each."""
     jobs, cursor = await engine.list_jobs(where or JobFilter(), limit=limit)
+    seen: set[str] = set()
     while cursor is not None:
+        assert cursor not in seen, f"the pages go round in a circle at {cursor!r}"
+        seen.add(cursor)
         page, cursor = await engine.list_jobs(where or JobFilter(), limit=limit, after=cursor)
         jobs.extend(page)
     return jobs

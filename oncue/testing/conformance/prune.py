@@ -148,6 +148,7 @@ class PruneConformance(Conformance):
         read = await info(engine, "j", bodies=True)
         assert (read.state, read.result, read.error, read.progress) == (State.QUEUED, None, None, None)
         assert await engine.read("j") == []
+        assert await engine.attempts("j") == []
 
     async def test_a_job_that_another_one_waits_for_is_not_pruned(self, engine: Engine) -> None:
         running = await start(engine, "running")

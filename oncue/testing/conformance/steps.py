@@ -75,8 +75,10 @@ async def take(
     held: Collection[str] = (),
     lease: timedelta = LEASE,
 ) -> list[Claimed]:
-    """Claim jobs, for a worker that never claimed before unless one is named."""
+    """Claim jobs, for a worker that never claimed before unless one is named; none may come before its time."""
     claim = await engine.claim(tuple(queues), limit=limit, worker_id=worker or new_id(), lease=lease, held=held)
+    early = [(claimed.due_at, claimed.started_at) for claimed in claim.jobs if claimed.due_at > claimed.started_at]
+    assert not early, f"handed out before they were due: {early}"
     return list(claim.jobs)
 
 
