@@ -7,7 +7,8 @@ import logging
 
 from oncue.engine import MAX_BATCH, Engine
 from oncue.errors import EngineError
-from oncue.job import Outcome
+from oncue.failures import describe_failure
+from oncue.job import Outcome, Reason
 from oncue.worker.attempt import Attempt, Slots
 from oncue.worker.joblog import JobLog
 from oncue.worker.outage import Outage
@@ -51,15 +52,27 @@ class Finisher:
             self._sending, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             while self._sending:
                 try:
-                    answers = await self._engine.finish(
-                        [(attempt.lease, outcome) for attempt, outcome in self._sending]
-                    )
+                    answers = await self._send(self._sending)
                 except EngineError as error:
                     await outage.pause(error)
                     continue
                 outage.over()
                 sent, self._sending = self._sending, []
                 self._settle(sent, answers)
+
+    async def _send(self, outcomes: list[tuple[Attempt, Outcome]]) -> list[bool]:
+        """Store outcomes; one that the engine cannot store becomes a failure that says so, and harms no other."""
+        try:
+            return await self._engine.finish([(attempt.lease, outcome) for attempt, outcome in outcomes])
+        except EngineError:
+            raise
+        except Exception as error:
+            if len(outcomes) > 1:
+                return [answer for one in outcomes for answer in await self._send([one])]
+            [(attempt, _)] = outcomes
+            logger.exception("cannot store the outcome of %s %s", attempt.claimed.task, attempt.claimed.id)
+            failed = Outcome.failed(Reason.RESULT, describe_failure(error))
+            return await self._engine.finish([(attempt.lease, failed)])
 
     def _settle(self, sent: list[tuple[Attempt, Outcome]], answers: list[bool]) -> None:
         log = JobLog()

@@ -83,12 +83,17 @@ class Heartbeat:
         self._stalled = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="oncue-heartbeat", daemon=True)
+        self._death: asyncio.Future[None] = self._loop.create_future()
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
 
     def start(self) -> None:
         """Begin to beat."""
         self._thread.start()
+
+    async def watch(self) -> None:
+        """Raise what the thread dies of, if it does."""
+        await self._death
 
     async def stop(self) -> None:
         """Say goodbye to the store, and end the thread."""
@@ -101,8 +106,13 @@ class Heartbeat:
     def _main(self) -> None:
         try:
             asyncio.run(self._beat_until_stopped())
-        except Exception:
-            logger.exception("the heartbeat ended by an internal error: this worker will lose its jobs")
+        except BaseException as error:
+            with contextlib.suppress(RuntimeError):  # the worker's loop has ended before
+                self._loop.call_soon_threadsafe(self._tell_of_death, error)
+
+    def _tell_of_death(self, error: BaseException) -> None:
+        if not self._death.done():
+            self._death.set_exception(error)
 
     async def _beat_until_stopped(self) -> None:
         self._own_loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
@@ -123,6 +133,9 @@ class Heartbeat:
                     outage.over()
                 except EngineError as error:
                     delay = min(outage.begins(error), delay)
+                for part in (watch, cancels):
+                    if part.done():
+                        part.result()  # what it died of is what this dies of
                 if not self._stopping.is_set():
                     await _wait(self._wake, delay)
             if opened:

@@ -13,7 +13,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from oncue.client import Client
@@ -41,6 +42,16 @@ _LAST_WORDS = 60.0
 def _new_worker_id() -> str:
     host = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in socket.gethostname())
     return f"{host[:60]}-{secrets.token_hex(6)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a running worker consists of, and the loops in which it turns, by name."""
+
+    fetcher: Fetcher
+    executor: Executor
+    finisher: Finisher
+    loops: Mapping[str, asyncio.Task[None]]
 
 
 class Worker:
@@ -101,22 +112,20 @@ class Worker:
             self.settings.concurrency,
         )
         with _handling_signals(self.stop) if signals else contextlib.nullcontext():
-            async with self._parts() as (fetcher, fetch, executor, finisher, loops):
+            async with self._started() as parts:
                 try:
-                    await self._until_stopped(fetch, loops)
+                    await self._until_stopped(parts.loops)
                 except BaseException:
                     self._hurry.set()
                     raise
                 finally:
-                    fetcher.stop()
-                    await asyncio.wait({fetch}, timeout=_LAST_WORDS)
-                    await self._drain(executor, finisher)
+                    parts.fetcher.stop()
+                    await asyncio.wait({parts.loops["fetcher"]}, timeout=_LAST_WORDS)
+                    await self._drain(parts)
         logger.info("worker %s has stopped", self.id)
 
     @contextlib.asynccontextmanager
-    async def _parts(
-        self,
-    ) -> AsyncIterator[tuple[Fetcher, asyncio.Task[None], Executor, Finisher, list[asyncio.Task[None]]]]:
+    async def _started(self) -> AsyncIterator[_Parts]:
         """Start everything, in the order in which it depends on each other, and stop it the other way round."""
         engine, settings, slots = self._client.engine, self.settings, self._slots
         finisher = Finisher(engine, slots)
@@ -126,42 +135,50 @@ class Worker:
         info = describe_worker(self.id, __version__, self.queues, tuple(self._client.registry), settings.concurrency)
         heartbeat = Heartbeat(engine, settings, info, slots, executor.interrupt, self._stalled)
         heartbeat.start()
-        keeping = [_start(finisher.run, "finisher"), _start(reporter.run, "reporter")]
-        working = [
-            _start(Maintenance(engine, settings).run, "maintenance"),
-            _start(Scheduler(self._client, self._schedules).run, "scheduler"),
-        ]
-        fetch = _start(fetcher.run, "fetcher")
+        loops = {
+            name: asyncio.create_task(loop, name=f"oncue-{name}")
+            for name, loop in (
+                ("heartbeat", heartbeat.watch()),
+                ("finisher", finisher.run()),
+                ("reporter", reporter.run()),
+                ("maintenance", Maintenance(engine, settings).run()),
+                ("scheduler", Scheduler(self._client, self._schedules).run()),
+                ("fetcher", fetcher.run()),
+            )
+        }
         try:
-            yield fetcher, fetch, executor, finisher, [*keeping, *working]
+            yield _Parts(fetcher, executor, finisher, loops)
         finally:
-            await _end([fetch, *working, *keeping])
+            for loop in reversed(loops.values()):
+                loop.cancel()
+            await asyncio.gather(*loops.values(), return_exceptions=True)
             await heartbeat.stop()
 
-    async def _until_stopped(self, fetch: asyncio.Task[None], loops: list[asyncio.Task[None]]) -> None:
+    async def _until_stopped(self, loops: Mapping[str, asyncio.Task[None]]) -> None:
+        """Wait until told to stop, or nothing is left to fetch; raises what a loop died of, and the worker with it."""
         stop = asyncio.create_task(self._stop.wait())
-        scheduler_may_end = {task for task in loops if task.get_name() == "oncue-scheduler"}
+        names = {loop: name for name, loop in loops.items()}
         try:
-            waiting = {stop, fetch, *loops}
-            while not stop.done() and not fetch.done():
+            waiting: set[asyncio.Task[Any]] = {stop, *names}
+            while not stop.done() and not loops["fetcher"].done():
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done - {stop, fetch} - scheduler_may_end:
-                    task.result()  # a loop never ends by itself: let the error out, and the worker with it
-                    raise RuntimeError(f"{task.get_name()} ended")
-            if fetch.done():
-                fetch.result()
+                for loop in done - {stop}:
+                    if (error := loop.exception()) is not None:
+                        logger.error("the %s died: this worker stops", names[loop], exc_info=error)
+                        raise error
         finally:
             stop.cancel()
 
-    async def _drain(self, executor: Executor, finisher: Finisher) -> None:
+    async def _drain(self, parts: _Parts) -> None:
         """Let what runs end, then give back what is left, then wait until every outcome is stored."""
+        executor, finisher, storing = parts.executor, parts.finisher, parts.loops["finisher"]
         if fetch_left := len(self._slots.running):
             logger.info("worker %s stops: waiting %g s for %d jobs", self.id, self.settings.grace, fetch_left)
         await self._wait_for(lambda: not self._slots.running, self.settings.grace, self._hurry)
         for attempt in list(self._slots.running):
             executor.interrupt(attempt, Cause.SHUTDOWN)
         await self._wait_for(lambda: not self._slots.running, self.settings.cleanup + 1.0)
-        await self._wait_for(lambda: not finisher.backlog, _LAST_WORDS)
+        await self._wait_for(lambda: not finisher.backlog or storing.done(), _LAST_WORDS)
         if finisher.backlog:
             logger.error(
                 "%d outcomes could not be stored: those jobs will be run again when their leases expire",
@@ -187,16 +204,6 @@ class Worker:
     def _stalled(self) -> None:
         if self.on_stall is not None:
             self.on_stall()
-
-
-def _start(loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
-    return asyncio.create_task(loop(), name=f"oncue-{name}")
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.contextmanager
