@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -60,8 +60,8 @@ class JobStream(EventSourceResponse):
             self._seats.taken -= 1
 
 
-async def _frames(events: AsyncGenerator[Event, None]) -> AsyncIterator[ServerSentEvent]:
+async def _frames(events: AsyncGenerator[Event, None]) -> AsyncIterator[dict[str, Any]]:
     async with aclosing(events):
-        yield ServerSentEvent(retry=_RETRY)
+        yield {"retry": _RETRY}
         async for event in events:
-            yield ServerSentEvent(event.data, event=event.kind, id=event.id)
+            yield {"id": event.id, "event": event.kind, "data": event.data}

@@ -236,7 +236,8 @@ async def test_a_worker_that_dies_is_loudly_logged_and_the_application_is_not_re
         engine.broken = True
         await eventually(lambda: not router.ready, "the application is not ready")
         assert (await client.get(f"/jobs/{job.id}/result")).json() == 3, "what is stored can still be read"
-    [record] = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    criticals = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    [record] = [record for record in criticals if record.name == "oncue.fastapi"]
     assert "embedded worker died" in record.getMessage()
     assert record.exc_info is not None
     assert "a bug in the engine" in str(record.exc_info[1])
