@@ -86,12 +86,14 @@ class ConcurrencyConformance(Conformance):
         assert len({answer.id for (answer,) in answers}) == 1
         assert len(await all_jobs(engine)) == 1
 
-    async def test_replacements_beside_each_other_leave_one_job(self, engine: Engine) -> None:
+    async def test_replacements_beside_each_other_leave_one_job(self, new_engine: Engine) -> None:
         unique = Unique("k", on_conflict="replace")
-        answers = await asyncio.gather(*[engine.enqueue([job(unique=unique)]) for _ in range(50)])
-        assert [answer.created for (answer,) in answers] == [True] * 50
-        states = [read.state for read in await all_jobs(engine)]
-        assert (states.count(State.QUEUED), states.count(State.CANCELLED)) == (1, 49)
+        async with new_engine as engine:
+            answers = await asyncio.gather(*[engine.enqueue([job(unique=unique)]) for _ in range(50)])
+            assert [answer.created for (answer,) in answers] == [True] * 50
+            states = [read.state for read in await all_jobs(engine)]
+            assert (states.count(State.QUEUED), states.count(State.CANCELLED)) == (1, 49)
+            await check_invariants(engine)
 
     async def test_requests_of_siblings_for_one_id_make_one_job(self, engine: Engine) -> None:
         async with engine.sibling() as second, engine.sibling() as third:

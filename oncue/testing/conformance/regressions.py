@@ -328,15 +328,18 @@ class RegressionsConformance(Conformance):
         """D1"""
         await settle(engine)
         await put_one(engine, "j", max_attempts=10**6, max_crashes=10**6)
-        for _ in range(10):
+        for rescue_first in [False, True] * 5:
             claimed = await take_one(engine)
-            engine.advance(LEASE)
-            stored, rescued = await asyncio.gather(
-                engine.finish([(claimed.lease, Outcome.retrying(0, BOOM))]), rescue(engine)
-            )
-            assert len(rescued) + stored.count(True) == 1
-            read = await info(engine, "j")
-            assert read.state is (State.QUEUED if rescued else State.RETRYING)
+            engine.advance(LEASE * 0.6)
+            await rescue(engine)
+            engine.advance(LEASE * 0.6)
+            finishing = engine.finish([(claimed.lease, Outcome.retrying(0, BOOM))])
+            if rescue_first:
+                rescued, (stored,) = await asyncio.gather(rescue(engine), finishing)
+            else:
+                (stored,), rescued = await asyncio.gather(finishing, rescue(engine))
+            assert len(rescued) + stored == 1
+            assert await state(engine, "j") is (State.QUEUED if rescued else State.RETRYING)
 
     async def test_a_job_replaced_while_it_becomes_due_runs_once_at_its_new_time(self, engine: Engine) -> None:
         """D2"""

@@ -36,6 +36,8 @@ __all__ = [
 
 LEASE: Final = timedelta(minutes=1)
 """Long enough that no lease expires because the machine is busy: time passes by `advance`."""
+_STEP: Final = LEASE * 0.45
+"""From rescue to rescue; a lease is no multiple of it, so that none ends just when it is looked at."""
 DEADLINE: Final = 10.0
 """Seconds until a thing that should happen at once counts as not happening."""
 BOOM: Final = Failure("ValueError", "boom", "Traceback: boom")
@@ -143,16 +145,16 @@ async def rescue(engine: Engine, *, dead: Collection[str] = (), limit: int = MAX
 
 async def settle(engine: Engine) -> None:
     """Have rescuers at work for two leases, so that no grace is left when leases expire from here on."""
-    for _ in range(4):
+    for _ in range(5):
         await rescue(engine)
-        engine.advance(LEASE / 2)
+        engine.advance(_STEP)
     await rescue(engine)
 
 
 async def pass_leases(engine: Engine) -> list[Rescued]:
     """Let three leases pass with rescuers at work: whatever is not renewed is taken back, once; return it."""
     rescued: list[Rescued] = []
-    for _ in range(6):
+    for _ in range(7):
         rescued += await rescue(engine)
-        engine.advance(LEASE / 2)
+        engine.advance(_STEP)
     return rescued + await rescue(engine)
