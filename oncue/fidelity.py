@@ -155,7 +155,7 @@ def _nonfinite(data: bytes) -> bool:
 
 def suspicious(data: bytes) -> bool:
     """Whether `json_problem` is worth a look: a short text without these has none. Quick, for every job."""
-    return len(data) > MAX_DEPTH or b"N" in data or b"I" in data or b"null" in data or _REPLACED in data
+    return len(data) > MAX_DEPTH or b"N" in data or b"I" in data or _REPLACED in data
 
 
 def json_problem(value: Any, data: bytes, traits: Traits) -> str | None:

@@ -13,6 +13,8 @@ Which annotations a task has is for `oncue.signature`; whether a value survives 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Protocol, TypeAlias
 
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
@@ -63,27 +65,25 @@ class Envelope:
         reads_plain: whether plain JSON is still read though there is a serializer. For the time after one was added,
             while jobs from before are in the store. It is off by default, because a serializer that authenticates
             would prove nothing if unsealed payloads passed as well.
+
+    Attributes:
+        seal: returns what to store for this JSON. An attribute, because it runs twice for every job: without a
+            serializer it is an operation of bytes alone.
     """
 
-    __slots__ = ("_reads_plain", "_serializer")
+    __slots__ = ("_reads_plain", "_serializer", "seal")
+
+    seal: Callable[[bytes], bytes]
 
     def __init__(self, serializer: Serializer | None = None, *, reads_plain: bool = False) -> None:
         self._serializer = serializer
         self._reads_plain = reads_plain or serializer is None
+        self.seal = _JSON.__add__ if serializer is None else functools.partial(_sealed, serializer)
 
     @property
     def custom(self) -> bool:
         """Whether stored bytes go through a serializer of the application's own."""
         return self._serializer is not None
-
-    def seal(self, data: bytes) -> bytes:
-        """Return what to store for this JSON."""
-        if self._serializer is None:
-            return _JSON + data
-        try:
-            return _CUSTOM + self._serializer.dumps(data)
-        except Exception as error:
-            raise PayloadError(f"{_name(self._serializer)}.dumps failed: {summary(error)}") from error
 
     def open(self, payload: bytes) -> bytes:
         """Return the JSON of what was stored, or raise `PayloadError`."""
@@ -109,6 +109,13 @@ class Envelope:
             return "it was written through a serializer, and this application has none: set the one it was written with"
         known = "1 (JSON) and 2 (a serializer's)"
         return f"it has version {version[0]}; this release knows {known}: was it written by a newer one?"
+
+
+def _sealed(serializer: Serializer, data: bytes) -> bytes:
+    try:
+        return _CUSTOM + serializer.dumps(data)
+    except Exception as error:
+        raise PayloadError(f"{_name(serializer)}.dumps failed: {summary(error)}") from error
 
 
 PLAIN: Final = Envelope()
@@ -191,16 +198,18 @@ class Codec:
         envelope: what the bytes go through.
     """
 
-    __slots__ = ("_dump", "_envelope", "_load", "_traits", "_what")
+    __slots__ = ("_dump", "_load", "_open", "_seal", "_traits", "_watched", "_what")
 
     def __init__(self, annotation: Any, *, what: str, envelope: Envelope = PLAIN) -> None:
         adapter = value_adapter(annotation)
         self._what = what
         self._dump = adapter.serializer.to_json
         self._load = adapter.validator.validate_json
-        self._envelope = envelope
+        self._seal = envelope.seal
+        self._open = envelope.open
         self._traits = Traits.of(*definitions_of(adapter))
         self._traits.floats = True  # whatever the annotation says, what is returned may be NaN
+        self._watched = self._traits.model_floats
 
     @property
     def traits(self) -> Traits:
@@ -220,12 +229,12 @@ class Codec:
             try:
                 # Field names rather than aliases, and no computed fields: what is written is what is read.
                 data = self._dump(value, by_alias=False, round_trip=True, warnings=False)
-                problem = json_problem(value, data, self._traits) if suspicious(data) else None
+                problem = json_problem(value, data, self._traits) if self._watched or suspicious(data) else None
             except Exception as error:
                 problem = why_not_written(value, error)
-            if problem:
+            if problem is not None:
                 raise PayloadError(f"{self._what} cannot be stored: {problem}")
-        sealed = self._envelope.seal(data)
+        sealed = self._seal(data)
         if len(sealed) > limit:
             raise PayloadTooLarge(
                 f"{self._what} has {len(sealed):,} bytes, the limit is {limit:,}; "
@@ -236,7 +245,7 @@ class Codec:
     def decode(self, payload: bytes) -> Any:
         """Return the value that was stored, or raise `PayloadError`."""
         try:
-            data = self._envelope.open(payload)
+            data = self._open(payload)
             # None is always stored, whatever the annotation: a task that forgets to return has returned None.
             return None if data == b"null" else self._load(data, by_alias=False, by_name=True)
         except ValidationError as error:
