@@ -1,7 +1,7 @@
 """Checks what must be true of a store at any moment, whatever calls, crashes and races led to it.
 
 `check_invariants` looks into the store itself, below the contract; each engine says how. It may be called while workers
-work. `I1` and so on are the numbers of docs/guarantees.md.
+work. Each broken invariant begins with a number, `I1` and so on: what it is about.
 
     async def test_mine(engine):
         before = await snapshot(engine)

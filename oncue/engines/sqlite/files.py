@@ -6,18 +6,21 @@ Every refusal is an `EngineUnusable` that names the file and the way out; nothin
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import stat
+import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from oncue.engines.sqlite.clock import Clock
-from oncue.engines.sqlite.faults import translate
+from oncue.engines.sqlite.faults import is_busy, translate
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.engines.sqlite.statements import load, load_script
-from oncue.errors import EngineError, EngineUnusable
+from oncue.errors import EngineUnusable
 
-__all__ = ["connect", "file_system_of", "prepare"]
+__all__ = ["check_identity", "connect", "file_system_of", "identity", "prepare"]
 
 APPLICATION_ID: Final = 0x4F6E4375  # "OnCu"
 SCHEMA_VERSION: Final = 1
@@ -52,17 +55,21 @@ _NETWORK: Final = frozenset(
     ]
 )
 
+_MAGIC: Final = b"SQLite format 3\x00"
+
 _sql = load("upkeep.sql")
 
 
 def connect(settings: SQLiteSettings, *, query_only: bool = False) -> sqlite3.Connection:
-    """Return a connection set up for its role. Locks are waited for by the lane, in slices of 50 ms."""
+    """Return a connection set up for its role, to a file that is there. Its user waits for locks, 50 ms at a time."""
     if settings.path is None:
         conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
         conn.execute("PRAGMA foreign_keys = OFF")
         return conn
+    # Not to be created: a file that is gone would be made anew, empty and for all to read.
+    uri = f"file:{quote(str(settings.path))}?mode=rw"
     conn = sqlite3.connect(
-        settings.path, timeout=0.05, isolation_level=None, check_same_thread=False, cached_statements=256
+        uri, uri=True, timeout=0.05, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     try:
         conn.execute("PRAGMA cache_size = -16384")
@@ -87,20 +94,46 @@ def prepare(settings: SQLiteSettings, clock: Clock) -> sqlite3.Connection:
         )
     if settings.path is not None:
         _check_place(settings.path)
+    deadline = time.monotonic() + settings.timeout
+    while True:
+        try:
+            return _prepared(settings, clock)
+        except sqlite3.Error as error:
+            # Two processes that open a new file together can be in each other's way: SQLite says so without waiting.
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise translate(error, settings) from error
+        time.sleep(random.uniform(0.001, 0.01))
+
+
+def _prepared(settings: SQLiteSettings, clock: Clock) -> sqlite3.Connection:
+    conn = connect(settings)
     try:
-        conn = connect(settings)
-    except sqlite3.Error as error:
-        raise translate(error, settings) from error
-    try:
-        _adopt(conn, settings)
-        _note_boot(conn, clock)
-    except EngineError:
+        if settings.path is not None:
+            _check_content(conn, settings.path)
+        _adopt(conn, clock)
+    except BaseException:
         conn.close()
         raise
-    except sqlite3.Error as error:
-        conn.close()
-        raise translate(error, settings) from error
     return conn
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another one of the same name."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def check_identity(path: Path, expected: tuple[int, int]) -> None:
+    """Raise `EngineUnusable` if a file that is open was deleted or replaced: what is written to it would be lost."""
+    try:
+        if identity(path) == expected:
+            return
+    except FileNotFoundError:
+        raise EngineUnusable(
+            f"{path} was deleted or moved while it was open: put it back, with the -wal file beside it, and restart "
+            "this program"
+        ) from None
+    raise EngineUnusable(f"{path} was replaced by another file while it was open: restart this program to use that one")
 
 
 def _check_place(path: Path) -> None:
@@ -129,6 +162,10 @@ def _check_place(path: Path) -> None:
         raise EngineUnusable(f"cannot open {path}: it is not a regular file")
     if not os.access(path, os.R_OK | os.W_OK):
         raise EngineUnusable(f"cannot open {path}: this user may not write it (mode {stat.filemode(found.st_mode)})")
+    with path.open("rb") as file:
+        head = file.read(len(_MAGIC))
+    if head and head != _MAGIC:  # SQLite takes a file of a few bytes for an empty one, and overwrites it
+        raise EngineUnusable(f"{path} is damaged or no SQLite database; nothing was changed: name another file")
 
 
 def file_system_of(folder: Path, mounts: str | None = None) -> str:
@@ -153,44 +190,40 @@ def file_system_of(folder: Path, mounts: str | None = None) -> str:
     return kind
 
 
-def _adopt(conn: sqlite3.Connection, settings: SQLiteSettings) -> None:
-    """Make an empty file ours, migrate an older one, refuse what is not ours or newer."""
-    if settings.path is not None:
-        if not _holds_anything(conn):
-            conn.execute("PRAGMA journal_mode = WAL")
-        elif conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise EngineUnusable(
-                f"cannot use {settings.path}: it is a database of another application; name another file"
-            )
-    _begin(conn)
-    try:
+def _check_content(conn: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is not ours or newer; then see to it that the file has a write-ahead log."""
+    if conn.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise EngineUnusable(f"cannot use {path}: it is a database of another application; name another file")
         version = conn.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise EngineUnusable(
-                f"cannot use {settings.path}: its schema is version {version}, this Oncue knows {SCHEMA_VERSION}; "
+                f"cannot use {path}: its schema is version {version}, this Oncue knows {SCHEMA_VERSION}; "
                 "upgrade Oncue here (older and newer releases share a file only up to the older one's schema)"
             )
-        if version == 0:
+    # A new file has none, nor has a copy made by VACUUM INTO.
+    mode = conn.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal" and (mode := conn.execute("PRAGMA journal_mode = WAL").fetchone()[0]) != "wal":
+        raise EngineUnusable(f"cannot use {path}: its file system allows no write-ahead log (it stays {mode})")
+
+
+def _adopt(conn: sqlite3.Connection, clock: Clock) -> None:
+    """Make an empty file ours, migrate an older one, and note a boot; without a lock if there is nothing to do."""
+    if conn.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION and _known_boot(conn) == clock.boot_id:
+        return
+    conn.execute("BEGIN IMMEDIATE")  # two processes that open a new file together take turns
+    try:
+        if conn.execute("PRAGMA user_version").fetchone()[0] == 0:
             for statement in _statements(load_script("schema.sql")):
                 conn.execute(statement)
             conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        _note_boot(conn, clock)
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
-
-
-def _holds_anything(conn: sqlite3.Connection) -> bool:
-    return bool(conn.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-
-
-def _begin(conn: sqlite3.Connection) -> None:
-    """Begin to write; two processes that open a new file together take turns."""
-    conn.execute("PRAGMA busy_timeout = 5000")
-    conn.execute("BEGIN IMMEDIATE")
-    conn.execute("PRAGMA busy_timeout = 50")
 
 
 def _statements(script: str) -> list[str]:
@@ -204,14 +237,17 @@ def _statements(script: str) -> list[str]:
     return statements
 
 
+def _known_boot(conn: sqlite3.Connection) -> str | None:
+    row = conn.execute(_sql.get_meta, ("boot_id",)).fetchone()
+    return None if row is None else row[0]
+
+
 def _note_boot(conn: sqlite3.Connection, clock: Clock) -> None:
     """After a boot, let all leases expire at once: whoever held them is gone with the machine that was."""
-    _begin(conn)
-    known = conn.execute(_sql.get_meta, ("boot_id",)).fetchone()
-    if known is None or known[0] != clock.boot_id:
+    known = _known_boot(conn)
+    if known != clock.boot_id:
         conn.execute(_sql.set_meta, ("boot_id", clock.boot_id))
         if known is not None:
             conn.execute(_sql.void_leases)
             conn.execute(_sql.set_meta, ("last_rescue", clock.steady()))
             conn.execute(_sql.set_meta, ("no_rescue_before", 0))
-    conn.execute("COMMIT")

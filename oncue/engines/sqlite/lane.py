@@ -25,7 +25,7 @@ from typing import Any, Final
 from oncue.engines.sqlite.checkpoint import Checkpointer
 from oncue.engines.sqlite.clock import Clock
 from oncue.engines.sqlite.faults import is_broken, is_busy, translate
-from oncue.engines.sqlite.files import connect
+from oncue.engines.sqlite.files import check_identity, connect, identity
 from oncue.engines.sqlite.hints import Hub
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.engines.sqlite.unit import Unit
@@ -64,6 +64,7 @@ class Lane:
         self._clock = clock
         self._conn = conn
         self._broken = False
+        self._identity = None if settings.path is None else identity(settings.path)
         self._pid = os.getpid()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
@@ -164,7 +165,9 @@ class Lane:
         self._answer([call])
 
     def _mend(self) -> None:
-        """Replace a connection that failed in a way that may stay with it."""
+        """See that the file is still the one that was opened; replace a connection that may stay broken."""
+        if self._settings.path is not None and self._identity is not None:
+            check_identity(self._settings.path, self._identity)
         if self._broken:
             conn = connect(self._settings, query_only=self._query_only)
             self._conn.close()
@@ -183,6 +186,20 @@ class Lane:
                 loop.call_soon_threadsafe(_resolve, theirs)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 logger.debug("an event loop was closed with %d calls under way", len(theirs))
+
+    def _in_time(self, calls: list[_Call]) -> list[_Call]:
+        """Refuse the calls whose deadline has passed and return the others."""
+        now = time.monotonic()
+        late = [call for call in calls if call.deadline <= now]
+        if not late:
+            return calls
+        for call in late:
+            call.error = EngineUnavailable(
+                f"{self._settings.path} was busy for {self._settings.timeout:g} s: another program holds its "
+                "lock, or more is asked than the disk can write; nothing of this call was done"
+            )
+        self._answer(late)
+        return [call for call in calls if call.deadline > now]
 
     def _perform(self, unit: Unit, calls: Sequence[_Call]) -> None:
         """Run calls in order, neighbours of one operation together, and give each its share of the answers."""
@@ -255,19 +272,7 @@ class WritingLane(Lane):
 
     def _begin(self, calls: list[_Call]) -> list[_Call]:
         """Take the write lock; return the calls whose deadline has not passed meanwhile."""
-        while True:
-            now = time.monotonic()
-            late = [call for call in calls if call.deadline <= now]
-            if late:
-                calls = [call for call in calls if call.deadline > now]
-                for call in late:
-                    call.error = EngineUnavailable(
-                        f"{self._settings.path} was busy for {self._settings.timeout:g} s: another program holds its "
-                        "lock, or more is asked than the disk can write; nothing of this call was done"
-                    )
-                self._answer(late)
-            if not calls:
-                return []
+        while calls := self._in_time(calls):
             try:
                 self._mend()
                 self._conn.execute("BEGIN IMMEDIATE")
@@ -275,7 +280,8 @@ class WritingLane(Lane):
                 if not is_busy(error):
                     raise
             else:
-                return calls
+                break
+        return calls
 
     def _end(self) -> None:
         if self._settings.path is not None:
@@ -289,8 +295,17 @@ class ReadingLane(Lane):
     _query_only = True
 
     def _together(self, calls: list[_Call]) -> None:
-        self._mend()
-        self._conn.execute("BEGIN")
-        self._perform(self._unit(), calls)
-        self._conn.execute("COMMIT")
+        while calls := self._in_time(calls):
+            try:
+                self._mend()
+                self._conn.execute("BEGIN")
+                self._perform(self._unit(), calls)
+                self._conn.execute("COMMIT")
+            except sqlite3.Error as error:
+                # Readers wait for nobody but a process that mends the log after another one's death.
+                if not is_busy(error):
+                    raise
+                self._roll_back(error)
+            else:
+                break
         self._answer(calls)
