@@ -228,13 +228,20 @@ def _resolve(calls: list[_Call]) -> None:
             call.future.set_result(call.answer)
 
 
+def _data_version(conn: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection commits, and means nothing to others than this one."""
+    version: int = conn.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
 class WritingLane(Lane):
     """The one writer of this process: a turn is a transaction."""
 
     def __init__(self, settings: SQLiteSettings, clock: Clock, conn: sqlite3.Connection, hub: Hub) -> None:
         self._hub = hub
         self._checkpointer = Checkpointer(settings)
-        self._seen_version = -1
+        # From here on: what others commit before the first look is news too.
+        self._seen_version = _data_version(conn)
         super().__init__("oncue-sqlite-writer", settings, clock, conn)
 
     def _patience(self) -> float | None:
@@ -248,12 +255,11 @@ class WritingLane(Lane):
         if self._settings.path is None:
             return
         try:
-            version = self._conn.execute("PRAGMA data_version").fetchone()[0]
+            version = _data_version(self._conn)
         except sqlite3.Error:
             return  # the next turn will say what is wrong
         if version != self._seen_version:
-            if self._seen_version >= 0:
-                self._hub.publish_all()
+            self._hub.publish_all()
             self._seen_version = version
 
     def _together(self, calls: list[_Call]) -> None:
@@ -265,10 +271,13 @@ class WritingLane(Lane):
         unit.write_sums()
         self._conn.execute("COMMIT")
         self._answer(calls)
-        self._hub.publish(unit.hints, unit.moved)
-        if self._settings.path is not None:
-            self._idle()
-            self._checkpointer.after_commit(self._conn)
+        try:
+            self._hub.publish(unit.hints, unit.moved)
+            if self._settings.path is not None:
+                self._idle()
+                self._checkpointer.after_commit(self._conn)
+        except Exception:  # the calls are done: they must not be run again
+            logger.exception("internal error after a commit")
 
     def _begin(self, calls: list[_Call]) -> list[_Call]:
         """Take the write lock; return the calls whose deadline has not passed meanwhile."""
