@@ -101,7 +101,8 @@ class TaskSpec:
         """Check a function and its options. Raises `ConfigError` or `InvalidName`, naming what cannot be."""
         if not callable(function):
             raise ConfigError(f"a task must be a function, not {function!r:.80}")
-        name = check_id(name if name is not None else getattr(function, "__name__", ""), what="task name")
+        signature = Signature.of(function, context_type=Context, name=name)
+        name = check_id(signature.name, what="task name")
         if delivery not in ("at_least_once", "at_most_once"):
             raise ConfigError(
                 f"task {name!r}: delivery must be 'at_least_once' or 'at_most_once', not {delivery!r:.80}"
@@ -112,7 +113,7 @@ class TaskSpec:
             name=name,
             function=function,
             kind=_kind(function, name),
-            signature=Signature.of(function, context_type=Context, name=name),
+            signature=signature,
             queue=check_name(queue),
             timeout=seconds(f"task {name!r}: timeout", timeout, least=0.001, example="60"),
             retry=Retry.of(retry),

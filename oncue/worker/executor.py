@@ -39,6 +39,14 @@ _ASKED = 5
 """Attempts that a task without a retry policy may ask for with `RetryLater`."""
 
 
+class _UnstorableItem(Exception):  # noqa: N818
+    """A streaming task yielded what cannot be stored; not to be taken for an error of the task's own."""
+
+    def __init__(self, reason: PayloadError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Executor:
     """Starts attempts and concludes them."""
 
@@ -152,7 +160,11 @@ class Executor:
         items: AsyncGenerator[Any, None] = spec.signature.call(spec.function, context, arguments)
         async with contextlib.aclosing(items):  # its cleanup code is part of the attempt
             async for item in items:
-                feed.put_sealed(FeedKind.STREAM, spec.signature.encode_item(item, limit=spec.max_payload))
+                try:
+                    body = spec.signature.encode_item(item, limit=spec.max_payload)
+                except PayloadError as error:
+                    raise _UnstorableItem(error) from None
+                feed.put_sealed(FeedKind.STREAM, body)
                 await feed.room()
         return None
 
@@ -193,8 +205,8 @@ class Executor:
             if started < most:
                 return Outcome.retrying(error.delay, failure)
             return Outcome.failed(Reason.EXHAUSTED, failure)
-        if isinstance(error, PayloadError) and spec.kind is Kind.STREAM:
-            return Outcome.failed(Reason.RESULT, failure)
+        if isinstance(error, _UnstorableItem):
+            return Outcome.failed(Reason.RESULT, describe_failure(error.reason))
         if not spec.retry.retries(error):
             return Outcome.failed(Reason.ERROR, failure)
         return self._again(claimed, spec, error, failure, Reason.ERROR)
