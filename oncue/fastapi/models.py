@@ -18,8 +18,10 @@ __all__ = ["JobLinks", "JobProgress", "JobStatus", "LastError", "Problem", "job_
 class JobProgress(BaseModel):
     """How far a job said it was, the last time it said so."""
 
-    done: float
-    total: float | None = None
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    done: int | float
+    total: int | float | None = None
     message: str | None = None
 
 

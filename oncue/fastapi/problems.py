@@ -106,7 +106,7 @@ def _answer(request: Request, error: Exception) -> Response:
         case QueueFull():
             return problem(request, 503, "store-full", "The job store takes no new jobs now.", {"Retry-After": "10"})
         case _:
-            logger.error("%s %s: the job store failed: %s", request.method, _path(request), error)
+            logger.warning("%s %s: the job store failed: %s", request.method, _path(request), error)
             return problem(request, 503, "store-unavailable", "The job store does not answer; try again.", RETRY_AFTER)
 
 

@@ -1,12 +1,14 @@
 """The routes of jobs: status, result, events, cancel.
 
-They name jobs by id alone. No route starts one, and none answers with what a job was called with.
+They name jobs by id alone. No route starts one, and none answers with what a job was called with. An id of the caller's
+own making that has a slash in it cannot be asked for: servers decode paths before they are matched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.params import Depends
@@ -232,9 +234,11 @@ def _add_cancel(router: APIRouter) -> None:
 
 
 def _base(request: Request, suffix: str = "") -> str:
-    """Return the path at which the router is, from that of a route with a job's id and a suffix."""
-    path: str = request.scope["path"]
-    return path.removesuffix(suffix).rpartition("/")[0]
+    """Return the path at which the router is, as clients see it, from that of a route with a job's id and a suffix."""
+    path, root = request.scope["path"], request.scope.get("root_path", "")
+    if not path.startswith(root):
+        path = root + path  # a proxy in front has taken it off
+    return quote(path.removesuffix(suffix).rpartition("/")[0])
 
 
 _EVENTS: Final = (

@@ -2,7 +2,8 @@
 
 The lifespan learns of it only when every request is over, and a stream is never over by itself. uvicorn registers a
 method of its server as signal handler, which is where the server can be found. Under another server, and under one that
-is stopped without a signal, nothing is seen here: streams end when that server closes their connections.
+is stopped without a signal, nothing is seen here: streams end when that server closes their connections. A client that
+has stopped reading is the server's to give up, with uvicorn's `--timeout-graceful-shutdown`.
 """
 
 from __future__ import annotations

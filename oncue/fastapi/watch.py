@@ -30,7 +30,8 @@ logger = logging.getLogger("oncue.fastapi")
 
 _LOOK: Final = 1.0
 """Seconds between looks at a job, should a hint be lost."""
-_PAGE: Final = 500
+_PAGE: Final = 100
+"""Items read at once; each may be as large as a payload."""
 _KEPT_ITEMS: Final = 500
 _KEPT_SIZE: Final = 262_144
 _ENDING_LOOK: Final = 0.1
@@ -136,8 +137,9 @@ class _Watch:
                 [info] = await self._client.engine.get([self._job_id])
                 if info is not None and self._with_feed:
                     await self._read_feed()
-                self.info, self.gone = info or self.info, info is None
-                self.tell()
+                before, self.info, self.gone = self.info, info or self.info, info is None
+                if info is None or before is None or info.revision != before.revision:
+                    self.tell()
                 if not self.over:
                     await hints.wait(_LOOK * random.uniform(0.8, 1.2))
         except Exception as error:
@@ -159,8 +161,11 @@ class _Watch:
 
     def _text(self, item: FeedItem) -> str:
         try:
-            return self._client.envelope.open(item.body).decode()
-        except (PayloadError, UnicodeDecodeError) as error:
+            text = self._client.envelope.open(item.body).decode()
+            if "NaN" in text or "Infinity" in text:  # Python writes and reads them; browsers do neither
+                text = json.dumps(json.loads(text, parse_constant=lambda _: None))
+            return text
+        except (PayloadError, ValueError) as error:
             logger.warning("an item of the feed of job %s cannot be read: %s", self._job_id, error)
             return "null"
 

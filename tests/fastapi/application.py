@@ -81,6 +81,11 @@ def register(jobs: Oncue, gate: Gate | None = None) -> None:
             yield number
 
     @jobs.task()
+    async def flood(count: int) -> AsyncIterator[str]:
+        for _ in range(count):
+            yield "x" * 65_536
+
+    @jobs.task()
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds)
 

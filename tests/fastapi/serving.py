@@ -94,5 +94,6 @@ class Server:
 
 
 if __name__ == "__main__":
-    config = uvicorn.Config("tests.fastapi.application:served", factory=True, log_level="info")
+    patience = int(os.environ.get("PATIENCE_UNDER_TEST", 0)) or None
+    config = uvicorn.Config("tests.fastapi.application:served", factory=True, timeout_graceful_shutdown=patience)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])

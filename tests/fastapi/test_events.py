@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import psutil
 import pytest
 
-from oncue import JobEvent, Oncue
+from oncue import Context, JobEvent, Oncue
 from oncue.engines.sqlite import SQLiteEngine
 from oncue.fastapi.watch import BEGINNING, Event, Position, Watches
 from oncue.job import FeedItem, JobInfo
@@ -129,6 +132,24 @@ async def test_items_of_any_json_come_as_they_are(client: httpx.AsyncClient, app
     job = await recite.enqueue()
     events = parse((await client.get(f"/jobs/{job.id}/events")).text.split("\r\n"))
     assert [event.data for event in events if event.name == "stream"] == values
+
+
+async def test_progress_that_is_no_number_does_not_break_a_browser(
+    client: httpx.AsyncClient, application: Application
+) -> None:
+    @application.jobs.task(name="lose_count")
+    async def lose_count(ctx: Context) -> None:
+        await ctx.progress(math.nan, math.inf, "NaN and Infinity")
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is no JSON")
+
+    job = await lose_count.enqueue()
+    text = (await client.get(f"/jobs/{job.id}/events")).text
+    for line in text.splitlines():
+        if line.startswith("data: "):
+            json.loads(line.removeprefix("data: "), parse_constant=refuse)
+    assert (await client.get(f"/jobs/{job.id}")).json()["state"] in ("completed", "failed")
 
 
 class CountingEngine(SQLiteEngine):
@@ -363,6 +384,54 @@ def test_more_streams_than_there_are_seats_are_told_to_come_back(store: Path) ->
                     return third.status_code == 200
 
             until(is_free, "the seat of a client that left is free", 1.0)
+
+
+async def stream_of(url: httpx.URL, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a stream, and read until its first event has come."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b" 200 " in head.splitlines()[0]
+    await reader.readuntil(b"event: status")
+    return reader, writer
+
+
+async def test_as_many_streams_as_are_allowed_cost_little(server: Server, report: Report) -> None:
+    assert server.process is not None
+    process = psutil.Process(server.process.pid)
+    url = httpx.URL(server.url)
+    path = f"/jobs/{server.enqueue('hold')}/events"
+
+    async def p99() -> float:
+        waits = []
+        for _ in range(100):
+            asked = time.perf_counter()
+            assert (await client.get(f"{server.url}{path.removesuffix('/events')}")).status_code == 200
+            waits.append((time.perf_counter() - asked) * 1000)
+        return sorted(waits)[98]
+
+    async with httpx.AsyncClient() as client:
+        alone = await p99()
+        before = process.memory_info().rss
+        streams = await asyncio.gather(*(stream_of(url, path) for _ in range(200)))
+        grown = (process.memory_info().rss - before) / 1e6
+        assert (await client.get(f"{server.url}{path}")).status_code == 503
+        crowded = await p99()
+        for _, writer in streams:
+            writer.close()
+        left = time.monotonic()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in streams))
+        status = 503
+        while status == 503:
+            assert time.monotonic() < left + 5
+            async with client.stream("GET", f"{server.url}{path}") as answer:
+                status = answer.status_code
+        assert status == 200
+        freed = time.monotonic() - left
+    report("200 streams: memory of the server", grown, "MB more")
+    report("200 streams: GET of a status, p99 of 100", f"{alone:.3g} ms without them, {crowded:.3g}", "ms with them")
+    report("200 streams: seats free after the clients left", freed, "s")
+    assert grown < 30
 
 
 def test_a_hostile_request_line_breaks_nothing(server: Server) -> None:

@@ -79,6 +79,24 @@ async def test_the_links_in_a_pending_result_are_those_of_the_job(
     assert pending == cancelled == (await client.get(f"/jobs/{job_id}")).json()["links"]
 
 
+async def test_links_are_those_that_a_client_in_front_of_a_proxy_sees(store: Path) -> None:
+    jobs = Oncue(f"sqlite:///{store}", settings=QUICK)
+    register(jobs)
+    app = FastAPI()
+    app.include_router(router := oncue_router(jobs, worker="embedded"), prefix="/of/{customer}/jobs")
+    application = Application(jobs, app, router)
+    transport = httpx.ASGITransport(app, root_path="/outside")
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        job_id = await application.start("add", 1, 2)
+        for path in (f"/of/a%20b/jobs/{job_id}", f"/outside/of/a%20b/jobs/{job_id}"):
+            links = (await client.get(path, params={"wait": 10})).json()["links"]
+            assert links["self"] == f"/outside/of/a%20b/jobs/{job_id}"
+            assert (await client.get(links["result"])).json() == 3
+
+
 async def test_progress_is_part_of_the_status(client: httpx.AsyncClient, application: Application) -> None:
     job_id = await application.start("hold")
     await application.held_up(job_id)

@@ -70,6 +70,18 @@ async def test_a_server_ends_soon_though_clients_wait_and_gives_the_running_job_
     assert "Traceback" not in server.log
 
 
+def test_a_client_that_reads_nothing_is_waited_for_no_longer_than_the_server_is_told_to(store: Path) -> None:
+    with Server(store, PATIENCE_UNDER_TEST="1") as server, socket.socket() as client:
+        job_id = server.enqueue("flood", 200)
+        assert httpx.get(f"{server.url}/jobs/{job_id}?wait=30").json()["state"] == "completed"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((httpx.URL(server.url).host, httpx.URL(server.url).port or 0))
+        client.sendall(f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert client.recv(12) == b"HTTP/1.1 200"
+        assert server.stop() < 3
+        assert "Application shutdown complete" in server.log
+
+
 async def test_a_second_interrupt_does_not_wait_for_running_jobs(store: Path) -> None:
     with Server(store, GRACE_UNDER_TEST="600") as server:
         job_id = server.enqueue("sleep", 600)
