@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -14,7 +13,7 @@ from oncue.job import State
 from oncue.worker.attempt import Slots
 from oncue.worker.executor import Executor
 from oncue.worker.finisher import Finisher
-from oncue.worker.outage import Outage
+from oncue.worker.outage import Outages
 from oncue.worker.settings import WorkerSettings
 
 __all__ = ["Fetcher"]
@@ -41,6 +40,7 @@ class Fetcher:
         slots: Slots,
         executor: Executor,
         finisher: Finisher,
+        outages: Outages,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -49,6 +49,7 @@ class Fetcher:
         self._slots = slots
         self._executor = executor
         self._finisher = finisher
+        self._outage = outages.of("claiming")
         self._reconcile_at = 0.0
         self._stopping = asyncio.Event()
         self.last_success = time.monotonic()
@@ -58,10 +59,10 @@ class Fetcher:
         this worker and taken for crashed."""
         self._stopping.set()
         self._slots.changed()
+        self._outage.wake()
 
     async def run(self) -> None:
         """Claim and start until `stop`, or until nothing is left in burst mode."""
-        outage = Outage("claiming")
         hints = self._engine.subscribe(*(topic_queue(queue) for queue in self._queues))
         closing = asyncio.create_task(self._close_at_stop(hints))
         try:
@@ -75,9 +76,10 @@ class Fetcher:
                         return
                 except EngineError as error:
                     self._reconcile_at = 0.0  # what that call may have claimed is asked for again
-                    await self._pause(outage.begins(error))
+                    if not self._stopping.is_set():
+                        await self._outage.pause(error)
                     continue
-                outage.over()
+                self._outage.over()
                 if not more:
                     await hints.wait(self._patience(next_due_in))
         finally:
@@ -87,11 +89,6 @@ class Fetcher:
     async def _close_at_stop(self, hints: Subscription) -> None:
         await self._stopping.wait()
         hints.close()
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     def _full(self) -> bool:
         # Outcomes that the store does not take pile up no higher than this.

@@ -11,7 +11,7 @@ from oncue.failures import describe_failure
 from oncue.job import Outcome, Reason
 from oncue.worker.attempt import Attempt, Slots
 from oncue.worker.joblog import JobLog
-from oncue.worker.outage import Outage
+from oncue.worker.outage import Outages
 
 __all__ = ["Finisher"]
 
@@ -21,9 +21,10 @@ logger = logging.getLogger("oncue.worker")
 class Finisher:
     """Takes outcomes from the executor and gives them to the store."""
 
-    def __init__(self, engine: Engine, slots: Slots) -> None:
+    def __init__(self, engine: Engine, slots: Slots, outages: Outages) -> None:
         self._engine = engine
         self._slots = slots
+        self._outages = outages
         self._waiting: list[tuple[Attempt, Outcome]] = []
         self._sending: list[tuple[Attempt, Outcome]] = []
         self._wake = asyncio.Event()
@@ -44,7 +45,7 @@ class Finisher:
 
     async def run(self) -> None:
         """Store outcomes, until cancelled."""
-        outage = Outage("storing outcomes")
+        outage = self._outages.of("storing outcomes")
         while True:
             if not self._waiting:
                 await self._wake.wait()

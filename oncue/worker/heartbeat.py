@@ -23,7 +23,7 @@ from oncue.engine import MAX_BATCH, Engine, Hold, WorkerInfo, topic_cancel
 from oncue.errors import EngineError
 from oncue.job import Lease
 from oncue.worker.attempt import Attempt, Cause, Slots
-from oncue.worker.outage import Outage
+from oncue.worker.outage import Outages
 from oncue.worker.settings import WorkerSettings
 
 __all__ = ["Heartbeat", "describe_worker"]
@@ -67,6 +67,7 @@ class Heartbeat:
         settings: WorkerSettings,
         info: WorkerInfo,
         slots: Slots,
+        outages: Outages,
         interrupt: Callable[[Attempt, Cause], None],
         on_stall: Callable[[], None] | None = None,
     ) -> None:
@@ -74,6 +75,7 @@ class Heartbeat:
         self._settings = settings
         self._info = info
         self._slots = slots
+        self._outages = outages
         self._interrupt = interrupt
         self._on_stall = on_stall
         self._loop = asyncio.get_running_loop()
@@ -119,7 +121,7 @@ class Heartbeat:
         watch = asyncio.create_task(self._watch_loop())
         cancels = asyncio.create_task(self._listen_for_cancels())
         engine = self._engine.sibling()
-        outage = Outage("heartbeat")
+        outage = self._outages.of("heartbeat")
         opened = False
         try:
             while not self._stopping.is_set():

@@ -8,7 +8,7 @@ import random
 
 from oncue.engine import MAX_BATCH, Engine
 from oncue.errors import EngineError
-from oncue.worker.outage import Outage
+from oncue.worker.outage import Outages
 from oncue.worker.settings import WorkerSettings
 
 __all__ = ["Maintenance"]
@@ -19,13 +19,14 @@ logger = logging.getLogger("oncue.worker")
 class Maintenance:
     """Turns to the store every third of a lease."""
 
-    def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
+    def __init__(self, engine: Engine, settings: WorkerSettings, outages: Outages) -> None:
         self._engine = engine
         self._settings = settings
+        self._outages = outages
 
     async def run(self) -> None:
         """Rescue and prune, until cancelled."""
-        outage = Outage("maintenance")
+        outage = self._outages.of("maintenance")
         while True:
             try:
                 await self._rescue()

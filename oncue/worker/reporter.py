@@ -10,7 +10,7 @@ from oncue.errors import EngineError, LeaseLost
 from oncue.job import FeedItem, FeedKind
 from oncue.serializers import Envelope
 from oncue.worker.attempt import Attempt, Cause
-from oncue.worker.outage import Outage
+from oncue.worker.outage import Outages
 
 __all__ = ["Feed", "Reporter"]
 
@@ -55,13 +55,15 @@ class Feed:
 
     async def flush(self) -> None:
         """Store what waits, however long the store is away; raises `LeaseLost`."""
-        outage = Outage("reporting")
-        while self._waiting:
-            try:
-                await self.send()
-            except EngineError as error:
-                await outage.pause(error)
-        outage.over()
+        outage = self._reporter.outages.of("reporting")
+        try:
+            while self._waiting:
+                try:
+                    await self.send()
+                except EngineError as error:
+                    await outage.pause(error)
+        finally:
+            outage.over()
 
     async def room(self) -> None:
         """Return when there is room for another item: what holds up a task that streams faster than the store takes."""
@@ -95,8 +97,9 @@ class Feed:
 class Reporter:
     """Turns to the feeds that have something, every so often."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, outages: Outages) -> None:
         self.engine = engine
+        self.outages = outages
         self.lock = threading.Lock()
         """Of all feeds, and of the list of them: most attempts report nothing, and need no lock of their own."""
         self._loop = asyncio.get_running_loop()
@@ -113,7 +116,7 @@ class Reporter:
 
     async def run(self) -> None:
         """Send, until cancelled."""
-        outage = Outage("reporting")
+        outage = self.outages.of("reporting")
         while True:
             await self._wake.wait()
             await asyncio.sleep(_PACE)

@@ -28,6 +28,7 @@ from oncue.worker.fetcher import Fetcher
 from oncue.worker.finisher import Finisher
 from oncue.worker.heartbeat import Heartbeat, describe_worker
 from oncue.worker.maintenance import Maintenance
+from oncue.worker.outage import Outages
 from oncue.worker.reporter import Reporter
 from oncue.worker.settings import WorkerSettings
 
@@ -128,12 +129,13 @@ class Worker:
     async def _started(self) -> AsyncIterator[_Parts]:
         """Start everything, in the order in which it depends on each other, and stop it the other way round."""
         engine, settings, slots = self._client.engine, self.settings, self._slots
-        finisher = Finisher(engine, slots)
-        reporter = Reporter(engine)
+        outages = Outages()
+        finisher = Finisher(engine, slots, outages)
+        reporter = Reporter(engine, outages)
         executor = Executor(self._client.registry, self._client.envelope, settings, slots, finisher, reporter)
-        fetcher = self._fetcher = Fetcher(engine, settings, self.id, self.queues, slots, executor, finisher)
+        fetcher = self._fetcher = Fetcher(engine, settings, self.id, self.queues, slots, executor, finisher, outages)
         info = describe_worker(self.id, __version__, self.queues, tuple(self._client.registry), settings.concurrency)
-        heartbeat = Heartbeat(engine, settings, info, slots, executor.interrupt, self._stalled)
+        heartbeat = Heartbeat(engine, settings, info, slots, outages, executor.interrupt, self._stalled)
         heartbeat.start()
         loops = {
             name: asyncio.create_task(loop, name=f"oncue-{name}")
@@ -141,7 +143,7 @@ class Worker:
                 ("heartbeat", heartbeat.watch()),
                 ("finisher", finisher.run()),
                 ("reporter", reporter.run()),
-                ("maintenance", Maintenance(engine, settings).run()),
+                ("maintenance", Maintenance(engine, settings, outages).run()),
                 ("scheduler", Scheduler(self._client, self._schedules).run()),
                 ("fetcher", fetcher.run()),
             )
