@@ -30,6 +30,7 @@ from oncue.job import Attempt, Claimed, FeedItem, JobInfo, Lease, NewJob, Outcom
 
 __all__ = [
     "MAX_BATCH",
+    "TOPIC_ALL",
     "CancelAnswer",
     "Claim",
     "Engine",
@@ -246,10 +247,10 @@ class Engine(Protocol):
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Accept jobs; one answer for each, in order. An accepted job survives as the engine's durability says.
 
-        An id that is taken answers with its holder and `created=False`, unless `request` shows that this is the same
-        call again. A unique key that is held answers with its holder, or replaces it if it was not started and
-        `on_conflict="replace"`. A job with dependencies is `waiting` until they ended; if one ended badly or is gone
-        it is `cancelled` at once, unless `after_any`.
+        An id that is taken answers with its holder and `created=False`, unless its `request` is equal: then it is the
+        same call again. A unique key that is held answers with its holder, or replaces it if it was never started and
+        `on_conflict="replace"`; a key held for a time is held also when its job is gone. A job with dependencies is
+        `waiting` until they ended; if one ended badly or is gone it is `cancelled` at once, unless `after_any`.
 
         Raises `QueueFull` if the store has no room for more; then none of `jobs` was accepted.
         """
@@ -329,13 +330,16 @@ class Engine(Protocol):
         ...
 
     async def attempts(self, job_id: str) -> list[Attempt]:
-        """Read the latest 100 attempts of a job that ended in any way but success, oldest first."""
+        """Read the latest 100 attempts of a job that ended in any way but success, oldest first.
+
+        One that was handed back unread, by a worker that does not know the task, is none.
+        """
         ...
 
     async def list_jobs(
         self, where: JobFilter, *, limit: int, after: str | None = None
     ) -> tuple[list[JobInfo], str | None]:
-        """Read one page, newest first, and the cursor for the next (None at the end).
+        """Read one page, newest first, and the cursor for the next (None at the end); `ConfigError` for a bad cursor.
 
         A job that comes in or moves meanwhile is not shown twice and does not make another be left out.
         """
@@ -358,7 +362,11 @@ class Engine(Protocol):
         ...
 
     async def read(self, job_id: str, *, after: str | None = None, limit: int = 500) -> list[FeedItem]:
-        """Read a job's feed in order, behind the item with cursor `after`."""
+        """Read a job's feed in order, behind the item with cursor `after`.
+
+        Of one attempt the latest 10,000 items are kept, and the attempts are those of `attempts`. Raises `ConfigError`
+        for what is no cursor.
+        """
         ...
 
     def subscribe(self, *topics: str) -> Subscription:

@@ -217,7 +217,7 @@ class NewJob(NamedTuple):
     run_at: datetime | None = None
     """Aware; wins over `delay`."""
     expires_in: float | None = None
-    """Not to be started later than this after it was due."""
+    """Not to be started for the first time later than this after it was due."""
     timeout: float | None = None
     """Of one attempt; None means what the task says."""
     max_attempts: int = 1

@@ -100,8 +100,8 @@ class Slots:
 
     @property
     def job_ids(self) -> frozenset[str]:
-        """The jobs that this worker knows it holds."""
-        return frozenset(lease.job_id for lease in self._held)
+        """The jobs that this worker knows it holds; one it has lost it may have been given anew."""
+        return frozenset(a.lease.job_id for a in self._held.values() if a.cause is not Cause.LOST)
 
     def find(self, lease: Lease) -> Attempt | None:
         """Return the attempt under a lease."""

@@ -39,7 +39,7 @@ _ASKED = 5
 """Attempts that a task without a retry policy may ask for with `RetryLater`."""
 
 
-class _UnstorableItem(Exception):  # noqa: N818
+class _UnstorableItem(Exception):
     """A streaming task yielded what cannot be stored; not to be taken for an error of the task's own."""
 
     def __init__(self, reason: PayloadError) -> None:

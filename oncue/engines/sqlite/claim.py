@@ -134,7 +134,7 @@ def _start_these(unit: Unit, request: ClaimRequest, seqs: list[int]) -> list[Cla
     starts: list[int] = []
     expired: list[int] = []
     for row in _rows(unit, seqs):
-        if row.expires_at is not None and row.expires_at <= now:
+        if row.expires_at is not None and row.expires_at <= now and row.token == 0:  # never started
             expired.append(row.seq)
             continue
         token = max(row.token + 1, now)  # as the statement below will

@@ -21,8 +21,8 @@ def from_ms(ms: int) -> datetime:
 
 
 def to_ms(when: datetime) -> int:
-    """Return the stored time of an aware datetime."""
-    return (when - _EPOCH) // _MILLISECOND
+    """Return the stored time of an aware datetime; a fraction counts up, so that nothing starts before its time."""
+    return -((_EPOCH - when) // _MILLISECOND)
 
 
 def later(ms: int, seconds: float) -> int:

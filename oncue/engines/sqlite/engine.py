@@ -45,6 +45,14 @@ def _ms(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
+def _cursor(text: str, parts: int) -> tuple[int, ...]:
+    """Read a cursor of so many numbers. Raises `ConfigError`."""
+    numbers = text.split("-")
+    if len(numbers) != parts or not all(number.isascii() and number.isdigit() for number in numbers):
+        raise ConfigError(f"after={text!r:.80} is no cursor; give one that a call before came with")
+    return tuple(min(int(number[:20]), _TOP) for number in numbers)
+
+
 def _bounded(items: Sequence[Any], what: str) -> None:
     if len(items) > MAX_BATCH:
         raise ConfigError(f"{what} takes at most {MAX_BATCH} items a call, not {len(items)}; cut it into several calls")
@@ -241,10 +249,7 @@ class SQLiteEngine:
         self, where: JobFilter, *, limit: int, after: str | None = None
     ) -> tuple[list[JobInfo], str | None]:
         """Read one page of jobs; see `Engine.list_jobs`."""
-        try:
-            before = _TOP if after is None else int(after)
-        except ValueError:
-            raise ConfigError(f"after={after!r} is no cursor; give the one that the page before came with") from None
+        before = _TOP if after is None else _cursor(after, 1)[0]
         request = reads.ListRequest(where, min(limit, MAX_BATCH), before)
         return (await self._read(reads.list_jobs, [request]))[0]  # type: ignore[no-any-return]
 
@@ -267,12 +272,9 @@ class SQLiteEngine:
 
     async def read(self, job_id: str, *, after: str | None = None, limit: int = 500) -> list[FeedItem]:
         """Read a job's feed; see `Engine.read`."""
-        token, _, ordinal = (after or "-1--1").partition("-") if after else ("-1", "", "-1")
-        try:
-            position = (int(token), int(ordinal))
-        except ValueError:
-            raise ConfigError(f"after={after!r} is no cursor; give that of an item read before") from None
-        return (await self._read(feed.read, [feed.ReadRequest(job_id, position, min(limit, MAX_BATCH))]))[0]  # type: ignore[no-any-return]
+        position = (-1, -1) if after is None else _cursor(after, 2)
+        request = feed.ReadRequest(job_id, (position[0], position[1]), min(limit, MAX_BATCH))
+        return (await self._read(feed.read, [request]))[0]  # type: ignore[no-any-return]
 
     def subscribe(self, *topics: str) -> HintSubscription:
         """Be hinted of changes; see `Engine.subscribe`."""

@@ -47,25 +47,26 @@ class _Acceptance:
             if request == job.request:  # the same call again: its reply was lost
                 return Enqueued(job.id, True, states.STATE[state])
             return Enqueued(job.id, False, states.STATE[state], "id")
-        if job.unique is not None and (conflict := self._take_unique(job)) is not None:
+        parents, doomed = self._parents(job) if job.after else ([], False)
+        if job.unique is not None and not doomed and (conflict := self._take_unique(job)) is not None:
             return conflict
-        return self._insert(job)
+        return self._insert(job, parents, doomed)
 
-    def _insert(self, job: NewJob) -> Enqueued:
+    def _insert(self, job: NewJob, parents: list[tuple[int, bool]], doomed: bool) -> Enqueued:
         unit, seq, now = self._unit, self._seq, self._unit.now
         self._seq += 1
         due_at = now if not job.delay else later(now, job.delay)
         if job.run_at is not None:
             due_at = to_ms(job.run_at)
         state, reason = (states.SCHEDULED if due_at > now else states.QUEUED), None
-        waits_for = 0
-        if job.after:
-            waits_for, doomed = self._link(job, seq)
-            if doomed:
-                state, reason = states.CANCELLED, Reason.DEPENDENCY.value
-            elif waits_for:
-                state = states.WAITING
-        keep_ms = int(job.keep * 1000)
+        waits_for = sum(is_open for _, is_open in parents)
+        if doomed:
+            state, reason = states.CANCELLED, Reason.DEPENDENCY.value
+        elif waits_for:
+            state = states.WAITING
+        unit.change(_sql.insert_dep, [(parent, seq, is_open) for parent, is_open in parents])
+        unit.change(_sql.mark_parent, [(parent,) for parent, _ in parents])
+        keep_ms = round(job.keep * 1000)
         self._rows.append(
             (
                 seq,
@@ -81,10 +82,11 @@ class _Acceptance:
                 now if reason else None,
                 now + keep_ms if reason else None,
                 keep_ms,
-                None if job.timeout is None else int(job.timeout * 1000),
+                None if job.timeout is None else round(job.timeout * 1000),
                 job.max_attempts,
                 job.max_crashes,
                 waits_for,
+                bool(parents),
                 job.after_any,
                 None if job.unique is None else job.unique.key,
                 None if job.unique is None else UniqueWhile(job.unique.while_).value,
@@ -100,19 +102,16 @@ class _Acceptance:
         unit.moved.append(job.id)
         return Enqueued(job.id, True, states.STATE[state])
 
-    def _link(self, job: NewJob, seq: int) -> tuple[int, bool]:
-        """Return how many parents are still open, and whether the job can never run; link it to the open ones."""
+    def _parents(self, job: NewJob) -> tuple[list[tuple[int, bool]], bool]:
+        """Return the jobs to wait for, each with whether it is still open, and whether the job can never run."""
         self._flush()  # a parent may be in this very batch
         unit = self._unit
         wanted = set(job.after)
         parents = unit.conn.execute(_sql.parents, (json.dumps(sorted(wanted)),)).fetchall()
         bad = len(parents) < len(wanted) or any(state in (states.FAILED, states.CANCELLED) for _, _, state in parents)
         if bad and not job.after_any:
-            return 0, True
-        still_open = [parent for _, parent, state in parents if state not in states.FINAL]
-        unit.change(_sql.insert_dep, [(parent, seq) for parent in still_open])
-        unit.change(_sql.mark_parent, [(parent,) for parent in still_open])
-        return len(still_open), False
+            return [], True
+        return [(parent, state not in states.FINAL) for _, parent, state in parents], False
 
     def _take_unique(self, job: NewJob) -> Enqueued | None:
         """Take the job's unique key, or answer with its holder."""
@@ -121,11 +120,11 @@ class _Acceptance:
         assert unique is not None
         found = unit.conn.execute(_sql.unique_holder, (unique.key,)).fetchone()
         if found is not None:
-            holder_seq, holder, until, state = found
+            holder_seq, holder, until, state, token = found
             lapsed = until is not None and until <= unit.now
             if not lapsed:
-                startable = state in states.PENDING
-                if not (unique.on_conflict == "replace" and startable):
+                never_started = token == 0 and state in states.PENDING
+                if not (unique.on_conflict == "replace" and never_started):
                     # A holder by time may have been deleted: it still stands, as completed long ago.
                     return Enqueued(holder, False, states.STATE[state or states.COMPLETED], "unique")
                 moves = Moves(unit)

@@ -51,18 +51,27 @@ def append(unit: Unit, requests: Sequence[AppendRequest]) -> list[bool]:
         answers.append(True)
         if not request.items:
             continue
-        items = [(row.seq, item.token, item.ordinal, unit.now, item.kind, item.body) for item in request.items]
-        unit.change(_sql.append, items)
-        newest = request.items[-1].ordinal
-        if newest > _LIMIT:
-            unit.conn.execute(_sql.trim, (row.seq, lease.token, newest - _LIMIT))
-        progress = [item for item in request.items if item.kind is FeedKind.PROGRESS]
-        if progress:
-            last = progress[-1]
-            unit.conn.execute(_sql.drop_older_progress, (row.seq, last.token, last.ordinal))
-            unit.conn.execute(_sql.set_progress, (last.body, row.seq))
+        _store(unit, row.seq, lease.token, request.items)
         unit.moved.append(row.id)
     return answers
+
+
+def _store(unit: Unit, seq: int, token: int, items: Sequence[FeedItem]) -> None:
+    progress = [item for item in items if item.kind is FeedKind.PROGRESS]
+    others = [item for item in items if item.kind is not FeedKind.PROGRESS]
+    latest = progress[-1] if progress else None
+    if latest is not None:
+        (known,) = unit.conn.execute(_sql.newest_progress, (seq, token)).fetchone()
+        # A resent report must not take the place of one that came after it.
+        if known is None or latest.ordinal > known:
+            others.append(latest)
+            unit.conn.execute(_sql.set_progress, (latest.body, seq))
+    unit.change(_sql.append, [(seq, item.token, item.ordinal, unit.now, item.kind.value, item.body) for item in others])
+    if latest is not None:
+        unit.conn.execute(_sql.drop_older_progress, (seq, latest.token, latest.ordinal))
+    newest = items[-1].ordinal
+    if newest > _LIMIT:
+        unit.conn.execute(_sql.trim, (seq, token, newest - _LIMIT))
 
 
 def read(unit: Unit, requests: Sequence[ReadRequest]) -> list[list[FeedItem]]:

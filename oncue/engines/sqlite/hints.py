@@ -42,8 +42,8 @@ class HintSubscription:
                     await self._event.wait()
             except TimeoutError:
                 return False
+        self._told = False  # first: what is told from here on sets the event again
         self._event.clear()
-        self._told = False
         return not self._closed
 
     def close(self) -> None:

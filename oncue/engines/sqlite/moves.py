@@ -40,6 +40,7 @@ class Row(NamedTuple):
     started_at: int | None
     cancel_requested: int
     has_dependents: int
+    has_parents: int
     unique_key: str | None
     unique_while: str | None
 
@@ -59,7 +60,12 @@ def _short(failure: Failure | None) -> str | None:
     if failure is None:
         return None
     text = f"{failure.type}: {failure.message}" if failure.message else failure.type
-    return text if len(text) <= _ERROR_LIMIT else text[: _ERROR_LIMIT - 1] + "…"
+    return _storable(text if len(text) <= _ERROR_LIMIT else text[: _ERROR_LIMIT - 1] + "…")
+
+
+def _storable(text: str) -> str:
+    """Return a text without lone surrogates, which SQLite cannot take: storing an outcome must not fail."""
+    return text.encode(errors="replace").decode()
 
 
 class Moves:
@@ -96,7 +102,7 @@ class Moves:
         unit.measure(row.queue, row.task, state)
         if row.state == states.RUNNING:
             self._leave_attempt(row, "crashed" if crash else state, failure)
-        elif row.state == states.WAITING:
+        if row.has_parents:
             unit.conn.execute(_sql.forget_child, (row.seq,))
         if row.unique_key is not None and row.unique_while != UniqueWhile.TTL:
             unit.conn.execute(_sql.free_unique, (row.unique_key, row.seq))
@@ -135,12 +141,15 @@ class Moves:
             return
         if outcome == "crashed":
             unit.measure(row.queue, row.task, "crashed")
-        error = (failure.type, failure.message, failure.traceback) if failure else (None, None, None)
+        error: tuple[str | None, ...] = (None, None, None)
+        if failure is not None:
+            error = tuple(map(_storable, (failure.type, failure.message, failure.traceback)))
         unit.conn.execute(
             _sql.record_attempt,
             (row.seq, row.token, row.attempts, row.owner or "", started, unit.now, outcome, *error),
         )
         unit.conn.execute(_sql.trim_attempts, (row.seq,))
+        unit.conn.execute(_sql.trim_feed, (row.seq, row.seq))
 
     def parent_ended(self, seq: int, *, completed: bool) -> None:
         """Note that a job others may wait for ended, or is gone; `flush` settles them."""
@@ -149,7 +158,7 @@ class Moves:
     def _settle_dependents(self, seq: int, completed: bool) -> None:
         unit = self._unit
         children = unit.conn.execute(_sql.children, (seq,)).fetchall()
-        unit.conn.execute(_sql.forget_parent, (seq,))
+        unit.conn.execute(_sql.parent_ended, (seq,))
         for child, after_any in children:
             if not (completed or after_any):
                 [row] = rows_by_seqs(unit, [child])

@@ -20,7 +20,6 @@ __all__ = ["ListRequest", "attempts", "get", "list_jobs", "metrics", "queues", "
 
 _sql = load("reads.sql")
 _HOUR = 3_600_000
-_TOP = 2**63 - 1
 
 Page = tuple[list[JobInfo], str | None]
 

@@ -168,6 +168,7 @@ def drop_jobs(unit: Unit, rows: Sequence[Row]) -> None:
         _sql.drop_attempts,
         _sql.drop_feed,
         _sql.drop_uniques,
+        _sql.drop_links,
     ):
         unit.conn.execute(statement, (seqs,))
     for row in rows:

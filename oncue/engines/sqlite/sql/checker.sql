@@ -28,7 +28,7 @@ SELECT id, state || ' with deps_open ' || quote(deps_open) FROM jobs WHERE (stat
 
 -- name: i2_a_waiting_job_is_linked_to_as_many_parents_as_it_waits_for
 SELECT id, 'deps_open is ' || quote(deps_open) || ', links: ' || count(deps.parent)
-FROM jobs LEFT JOIN deps ON deps.child = jobs.seq WHERE state = 'waiting' OR deps.child IS NOT NULL
+FROM jobs LEFT JOIN deps ON deps.child = jobs.seq AND deps.is_open WHERE state = 'waiting'
 GROUP BY jobs.seq HAVING count(deps.parent) <> deps_open
 
 -- name: i3_a_job_has_owner_and_lease_exactly_while_it_runs

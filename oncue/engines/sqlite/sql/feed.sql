@@ -1,6 +1,9 @@
 -- name: append
 INSERT OR IGNORE INTO feed (job, token, ordinal, at, kind, body) VALUES (?, ?, ?, ?, ?, ?)
 
+-- name: newest_progress
+SELECT max(ordinal) FROM feed WHERE job = ? AND token = ? AND kind = 'progress'
+
 -- name: drop_older_progress
 DELETE FROM feed WHERE job = ? AND kind = 'progress' AND (token, ordinal) < (?, ?)
 

@@ -1,6 +1,6 @@
 -- fragment: columns
 seq, jobs.id, task, queue, state, attempts, crashes, max_crashes, token, nonce, owner, due_at, started_at,
-cancel_requested, has_dependents, unique_key, unique_while
+cancel_requested, has_dependents, has_parents, unique_key, unique_while
 
 -- name: by_ids
 SELECT
@@ -42,14 +42,19 @@ DELETE FROM attempts WHERE job = ?1 AND token <= (
     SELECT token FROM attempts WHERE job = ?1 ORDER BY token DESC LIMIT 1 OFFSET 100
 )
 
+-- name: trim_feed
+-- What an attempt reported is kept as long as the attempt.
+DELETE FROM feed WHERE job = ? AND token < (SELECT min(token) FROM attempts WHERE job = ?)
+
 -- name: free_unique
 DELETE FROM uniques WHERE key = ? AND seq = ? AND until IS NULL
 
 -- name: children
-SELECT child, after_any FROM deps JOIN jobs ON jobs.seq = deps.child WHERE parent = ? ORDER BY child
+SELECT child, after_any FROM deps JOIN jobs ON jobs.seq = deps.child
+WHERE parent = ? AND is_open AND state = 'waiting' ORDER BY child
 
--- name: forget_parent
-DELETE FROM deps WHERE parent = ?
+-- name: parent_ended
+UPDATE deps SET is_open = 0 WHERE parent = ?
 
 -- name: forget_child
 DELETE FROM deps WHERE child = ?

@@ -31,6 +31,7 @@ CREATE TABLE jobs (
     deps_open        INTEGER NOT NULL DEFAULT 0,
     after_any        INTEGER NOT NULL DEFAULT 0,
     has_dependents   INTEGER NOT NULL DEFAULT 0,
+    has_parents      INTEGER NOT NULL DEFAULT 0,
     unique_key       TEXT,
     unique_while     TEXT,
     request          BLOB,                  -- recognises a resent enqueue with a caller-chosen id
@@ -92,10 +93,12 @@ CREATE TABLE uniques (
 CREATE INDEX uniques_by_seq   ON uniques (seq);
 CREATE INDEX uniques_by_until ON uniques (until) WHERE until IS NOT NULL;
 
--- A row while `child` waits for `parent`. Bound: waiting jobs.
+-- A row from when `child` is accepted until it has ended: as long, `parent` and its result are kept.
+-- Bound: open jobs.
 CREATE TABLE deps (
-    parent INTEGER NOT NULL,
-    child  INTEGER NOT NULL,
+    parent  INTEGER NOT NULL,
+    child   INTEGER NOT NULL,
+    is_open INTEGER NOT NULL,               -- until the parent has ended
     PRIMARY KEY (parent, child)
 ) WITHOUT ROWID;
 CREATE INDEX deps_by_child ON deps (child);

@@ -21,7 +21,7 @@ SELECT seq FROM jobs WHERE state = 'running' AND owner IN (SELECT value FROM jso
 
 -- name: not_started_in_time
 SELECT seq FROM jobs
-WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying') AND expires_at <= ?
+WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying') AND expires_at <= ? AND token = 0
 ORDER BY expires_at LIMIT ?
 
 -- name: void_leases
@@ -70,6 +70,9 @@ DELETE FROM feed WHERE job IN (SELECT value FROM json_each(?))
 
 -- name: drop_uniques
 DELETE FROM uniques WHERE until IS NULL AND seq IN (SELECT value FROM json_each(?))
+
+-- name: drop_links
+DELETE FROM deps WHERE parent IN (SELECT value FROM json_each(?))
 
 -- name: add_counts
 INSERT INTO counts (queue, task, state, n) VALUES (?, ?, ?, ?)
