@@ -34,7 +34,7 @@ MOVES: Final = {
     "T3": {(WAITING, QUEUED), (WAITING, SCHEDULED)},
     "T4": {(WAITING, CANCELLED)},
     "T5": {(QUEUED, RUNNING)},
-    "T6": {(state, FAILED) for state in STARTABLE},
+    "T6": {(QUEUED, FAILED), (SCHEDULED, FAILED)},
     "T7": {(RUNNING, COMPLETED)},
     "T8": {(RUNNING, RETRYING), (RUNNING, SCHEDULED)},
     "T9": {(RUNNING, FAILED)},

@@ -13,7 +13,7 @@ which covers every clock.
       T3   waiting → queued, scheduled                        the last parent ended
       T4   waiting → cancelled                                a parent ended badly
       T5   queued → running                                   claim
-      T6   queued, scheduled, retrying → failed               not started in time
+      T6   queued, scheduled → failed                         not started in time
       T7   running → completed                                finish
       T8   running → retrying, scheduled                      finish: try again, snooze
       T9   running → failed                                   finish
@@ -99,8 +99,12 @@ class Job(NamedTuple):
     lease_over: bool = False
     """`lease_until` has passed. A heartbeat may still come before the rescue."""
     due: bool = True
+    expires: bool = False
+    """It may be started for the first time until `expires_at` only."""
     late: bool = False
     """`expires_at` has passed."""
+    started: bool = False
+    """It was started once, be it before it was run again."""
     attempts: int = 0
     crashes: int = 0
     cancel_requested: bool = False
@@ -171,6 +175,10 @@ class Rules:
             return CANCELLED
         return FAILED if job.crashes + 1 >= max_crashes else QUEUED
 
+    def replaceable(self, job: Job) -> bool:
+        """Whether a new job may take the unique key from this one."""
+        return job.state in PENDING and not job.started
+
     def holds_key(self, job: Record, unique: str, *, started: bool) -> bool:
         """Whether a job in this state holds its unique key; `started`: it was, since it was enqueued or run again."""
         if unique == "pending":
@@ -184,23 +192,25 @@ class Rules:
         spec, job = self.specs[j], store.jobs[j]
         if job.state != ABSENT:
             return None, "created"
-        if spec.unique and store.key != NOBODY:
-            holder = store.jobs[store.key]
-            if not (spec.replace and holder.state in PENDING and holder.attempts == 0):
+        if spec.unique and store.key != NOBODY and not self.doomed(store, j):
+            if not (spec.replace and self.replaceable(store.jobs[store.key])):
                 return None, "conflict"
             store = self.end(store, store.key, CANCELLED)
-        parents = [store.jobs[p].state for p in spec.after]
-        bad = any(state in (FAILED, CANCELLED, ABSENT, GONE) for state in parents)
-        open_parents = tuple(p for p in spec.after if store.jobs[p].state in (*PENDING, RUNNING))
-        job = job._replace(due=not spec.delayed)
-        if bad and not spec.after_any:
+        if self.doomed(store, j):  # looked at again: it may have replaced its own parent
             return put(store, j, job._replace(state=CANCELLED)), "created"
+        open_parents = tuple(p for p in spec.after if store.jobs[p].state in (*PENDING, RUNNING))
+        job = job._replace(due=not spec.delayed, expires=spec.expires)
         if open_parents:
             job = job._replace(state=WAITING, waits_for=open_parents)
         else:
             job = job._replace(state=QUEUED if job.due else SCHEDULED)
         store = put(store, j, job)
         return store._replace(key=j) if spec.unique else store, "created"
+
+    def doomed(self, store: Store, j: int) -> bool:
+        """Whether a new job can never run: a job that it is to run after ended badly or is gone."""
+        states = [store.jobs[p].state for p in self.specs[j].after]
+        return not self.specs[j].after_any and any(s in (FAILED, CANCELLED, ABSENT, GONE) for s in states)
 
     def cancel(self, store: Store, j: int) -> tuple[Store | None, str]:
         """T14, T15."""
@@ -216,7 +226,8 @@ class Rules:
         job, spec = store.jobs[j], self.specs[j]
         if job.state not in FINAL or (spec.unique and store.key not in (NOBODY, j)):
             return None
-        job = job._replace(state=QUEUED, due=True, late=False, attempts=0, crashes=0, cancel_requested=False)
+        job = job._replace(state=QUEUED, due=True, attempts=0, crashes=0, cancel_requested=False)
+        job = job._replace(expires=False, late=False)
         store = put(store, j, job)
         return store._replace(key=j) if spec.unique else store
 
@@ -237,7 +248,7 @@ class Rules:
     def expire(self, store: Store, j: int) -> Store | None:
         """T6."""
         job = store.jobs[j]
-        return self.end(store, j, FAILED) if job.state in STARTABLE and job.late else None
+        return self.end(store, j, FAILED) if job.state in (QUEUED, SCHEDULED) and job.late else None
 
     # Transitions of the worker
 
@@ -256,6 +267,8 @@ class Rules:
                 owner=worker,
                 lease_over=False,
                 attempts=job.attempts + 1,
+                started=True,
+                expires=False,
                 wrote=False,
             ),
         )

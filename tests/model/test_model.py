@@ -43,6 +43,9 @@ SETUPS = [
     Setup("a job that replaces another",
           (FRAGILE._replace(unique="pending"), FRAGILE._replace(name="G", unique="pending", replace=True)),
           kinds=words("cancel again shutdown")),
+    Setup("a job that replaces the one it waits for",
+          (FRAGILE._replace(unique="running"), FRAGILE._replace(name="G", after=(0,), unique="running", replace=True)),
+          kinds=words("cancel again")),
     Setup("a power cut", (A,), dangers=words("power")),
 ]  # fmt: skip
 

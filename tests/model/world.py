@@ -196,7 +196,7 @@ class Machine(Rules):
                 yield Step("", f"the lease of {name} runs out", change(world, j, job._replace(lease_over=True)))
             if not job.due and job.state in (SCHEDULED, RETRYING):
                 yield Step("", f"{name} is due", change(world, j, job._replace(due=True)))
-            if spec.expires and not job.late and job.state in PENDING:
+            if job.expires and not job.late and job.state in PENDING:
                 yield Step("", f"{name} is too late", change(world, j, job._replace(late=True)), fair=False)
             if job.state in TIMED and (after := self.promote(store, j)) is not None:
                 yield Step("T2", f"{name} is promoted", world._replace(store=after), j)
