@@ -76,10 +76,10 @@ DAMAGES = [
     ("UPDATE uniques SET until = 5 WHERE key = 'while running'", "i7_only_a_key_held_for_a_time_has_an_end"),
     ("UPDATE uniques SET until = NULL WHERE key = 'for a time'", "i7_only_a_key_held_for_a_time_has_an_end"),
     (
-        "UPDATE deps SET parent = (SELECT seq FROM jobs WHERE id = 'failed')",
+        "UPDATE deps SET parent = (SELECT seq FROM jobs WHERE id = 'failed') WHERE is_open",
         "i8_nobody_waits_for_a_job_that_has_ended_or_is_gone",
     ),
-    ("UPDATE deps SET parent = 99", "i8_nobody_waits_for_a_job_that_has_ended_or_is_gone"),
+    ("UPDATE deps SET parent = 99 WHERE is_open", "i8_nobody_waits_for_a_job_that_has_ended_or_is_gone"),
     ("UPDATE jobs SET has_dependents = 0", "i8_a_job_that_is_waited_for_knows_it"),
     ("UPDATE counts SET n = n + 1 WHERE state = 'queued'", "i14_counted_jobs_are_the_jobs"),
     ("DELETE FROM counts WHERE state = 'running'", "i14_counted_jobs_are_the_jobs"),
@@ -101,6 +101,8 @@ DAMAGES = [
     ("UPDATE attempts SET job = 99", "i18_every_attempt_has_its_job"),
     ("UPDATE feed SET job = 99", "i18_every_item_of_a_feed_has_its_job"),
     ("UPDATE deps SET child = 99", "i18_every_link_has_its_child"),
+    ("UPDATE deps SET child = (SELECT seq FROM jobs WHERE id = 'failed')", "i8_a_link_ends_with_its_child"),
+    ("UPDATE jobs SET has_parents = 0", "i8_a_job_that_is_linked_knows_it"),
     (
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO attempts "
         "SELECT job, n.i, number, worker, started_at, finished_at, outcome, type, message, traceback FROM attempts, n",

@@ -42,7 +42,7 @@ def claim(unit: Unit, requests: Sequence[ClaimRequest]) -> list[Claim]:
 
 def _promote(unit: Unit) -> float | None:
     """Queue what is due; return the seconds until the next is, None if nothing is scheduled."""
-    first: int | None = unit.conn.execute(_sql.first_due).fetchone()[0]
+    first = _first_due(unit)
     if first is None:
         return None
     if first <= unit.now:
@@ -53,10 +53,15 @@ def _promote(unit: Unit) -> float | None:
             unit.count(queue, task, states.QUEUED, 1)
             unit.hint_queue(queue)
             unit.moved.append(job_id)
-        first = unit.conn.execute(_sql.first_due).fetchone()[0]
+        first = _first_due(unit)
         if first is None:
             return None
     return max(first - unit.now, 0) / 1000
+
+
+def _first_due(unit: Unit) -> int | None:
+    row = unit.conn.execute(_sql.first_due).fetchone()
+    return None if row is None else row[0]
 
 
 def _start(unit: Unit, request: ClaimRequest) -> list[Claimed]:

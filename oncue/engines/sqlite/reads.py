@@ -108,26 +108,20 @@ def list_jobs(unit: Unit, requests: Sequence[ListRequest]) -> list[Page]:
 
 
 def _page(unit: Unit, request: ListRequest) -> Page:
-    where = request.where
-    values: dict[str, object] = {
-        "queue": where.queue,
-        "task": where.task,
-        "before": request.before,
-        "limit": request.limit + 1,  # one more tells whether there is a next page
-    }
-    if where.states:
-        pages = [unit.conn.execute(_sql.list_by_state, values | {"state": state}) for state in where.states]
-    elif where.task is not None:
-        pages = [unit.conn.execute(_sql.list_by_task, values)]
-    elif where.queue is not None:
-        tasks = [task for (task,) in unit.conn.execute(_sql.tasks_of, (where.queue,))]
-        pages = [unit.conn.execute(_sql.list_by_task, values | {"task": task}) for task in tasks]
+    where, limit = request.where, request.limit + 1  # one more tells whether there is a next page
+    if where == JobFilter():
+        found = [seq for (seq,) in unit.conn.execute(_sql.newest, (request.before, limit))]
     else:
-        pages = [unit.conn.execute(_sql.list_all, values)]
-    rows = list(islice(heapq.merge(*pages, key=lambda row: -row[0]), request.limit + 1))
-    page = rows[: request.limit]
-    cursor = str(page[-1][0]) if len(rows) > request.limit else None
-    return [_info(row[1:]) for row in page], cursor
+        groups = unit.conn.execute(_sql.groups, {"queue": where.queue, "task": where.task}).fetchall()
+        lines = [
+            unit.conn.execute(_sql.newest_of_group, (*group, request.before, limit))
+            for group in groups
+            if not where.states or group[0] in where.states
+        ]
+        found = [seq for (seq,) in islice(heapq.merge(*lines, reverse=True), limit)]
+    page = found[: request.limit]
+    cursor = str(page[-1]) if len(found) > request.limit else None
+    return [_info(row) for row in unit.conn.execute(_sql.page, (json.dumps(page),))], cursor
 
 
 def queues(unit: Unit, requests: Sequence[None]) -> list[list[QueueInfo]]:

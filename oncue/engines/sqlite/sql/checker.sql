@@ -76,7 +76,14 @@ WHERE (unique_while = 'ttl') <> (until IS NOT NULL)
 -- name: i8_nobody_waits_for_a_job_that_has_ended_or_is_gone
 SELECT coalesce(child.id, 'position ' || deps.child), 'waits for ' || coalesce(parent.id || ', ' || parent.state, 'nobody')
 FROM deps LEFT JOIN jobs AS parent ON parent.seq = deps.parent LEFT JOIN jobs AS child ON child.seq = deps.child
-WHERE parent.state IS NULL OR parent.state IN {ended}
+WHERE parent.state IS NULL OR deps.is_open AND parent.state IN {ended}
+
+-- name: i8_a_link_ends_with_its_child
+SELECT child.id, 'has ended and is still linked' FROM deps JOIN jobs AS child ON child.seq = deps.child
+WHERE child.state IN {ended}
+
+-- name: i8_a_job_that_is_linked_knows_it
+SELECT id, 'has_parents is 0' FROM jobs WHERE NOT has_parents AND EXISTS (SELECT 1 FROM deps WHERE child = jobs.seq)
 
 -- name: i8_a_job_that_is_waited_for_knows_it
 SELECT id, 'has_dependents is 0' FROM jobs

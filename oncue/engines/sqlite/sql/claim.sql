@@ -1,10 +1,11 @@
 -- name: first_due
--- The partial index's own condition, word for word: only then does SQLite use it.
-SELECT min(due_at) FROM jobs WHERE state IN ('scheduled', 'retrying')
+-- A partial index can be used where its own condition stands word for word, and is where it is named: without that
+-- SQLite would rather look through all of the state.
+SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state IN ('scheduled', 'retrying') ORDER BY due_at LIMIT 1
 
 -- name: due
 -- At most 500 a call: a million due at once must not hold the lock.
-SELECT seq, state, queue, task, id FROM jobs WHERE state IN ('scheduled', 'retrying') AND due_at <= ?
+SELECT seq, state, queue, task, id FROM jobs INDEXED BY jobs_due WHERE state IN ('scheduled', 'retrying') AND due_at <= ?
 ORDER BY due_at LIMIT 500
 
 -- name: promote
@@ -17,7 +18,7 @@ SELECT name FROM queues WHERE paused = 1
 
 -- name: head
 -- The head of one queue, read from its index alone.
-SELECT priority, due_at, seq FROM jobs WHERE state = 'queued' AND queue = ?
+SELECT priority, due_at, seq FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND queue = ?
 ORDER BY priority DESC, due_at, seq LIMIT ?
 
 -- name: rows
@@ -40,7 +41,7 @@ WHERE seq IN (SELECT value FROM json_each(:seqs))
 DELETE FROM uniques WHERE key = ? AND seq = ?
 
 -- name: owned
-SELECT seq, id, token, nonce, started_at FROM jobs WHERE state = 'running' AND owner = ?
+SELECT seq, id, token, nonce, started_at FROM jobs INDEXED BY jobs_groups WHERE state = 'running' AND owner = ?
 
 -- name: renew
 UPDATE jobs SET lease_until = ? WHERE seq IN (SELECT value FROM json_each(?))

@@ -27,7 +27,7 @@ SELECT queue, state, sum(n) FROM counts GROUP BY queue, state HAVING sum(n) > 0
 SELECT name, paused FROM queues
 
 -- name: head
-SELECT due_at FROM jobs WHERE state = 'queued' AND queue = ? ORDER BY priority DESC, due_at, seq LIMIT 1
+SELECT due_at FROM jobs INDEXED BY jobs_ready WHERE state = 'queued' AND queue = ? ORDER BY priority DESC, due_at, seq LIMIT 1
 
 -- name: workers
 SELECT id, info, seen_at, expires FROM workers WHERE seen_at >= ? ORDER BY id
@@ -35,27 +35,19 @@ SELECT id, info, seen_at, expires FROM workers WHERE seen_at >= ? ORDER BY id
 -- name: metrics
 SELECT minute, queue, task, kind, bucket, n FROM metrics WHERE minute >= ? ORDER BY minute, queue, task
 
--- name: position
-SELECT seq FROM jobs WHERE id = ?
+-- name: newest
+SELECT seq FROM jobs WHERE seq < ? ORDER BY seq DESC LIMIT ?
 
--- Listing is one query a combination of filters, so that each has its index.
+-- name: groups
+-- Which groups a filter names.
+SELECT state, queue, task FROM counts
+WHERE n > 0 AND (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
 
--- name: list_all
+-- name: newest_of_group
+SELECT seq FROM jobs WHERE state = ? AND queue = ? AND task = ? AND seq < ? ORDER BY seq DESC LIMIT ?
+
+-- name: page
 SELECT
-    seq, {columns}
-FROM jobs WHERE seq < :before ORDER BY seq DESC LIMIT :limit
-
--- name: tasks_of
-SELECT task FROM counts WHERE queue = ? GROUP BY task HAVING sum(n) > 0
-
--- name: list_by_task
-SELECT
-    seq, {columns}
-FROM jobs WHERE task = :task AND (:queue IS NULL OR queue = :queue) AND seq < :before ORDER BY seq DESC LIMIT :limit
-
--- name: list_by_state
-SELECT
-    seq, {columns}
-FROM jobs
-WHERE state = :state AND (:task IS NULL OR task = :task) AND (:queue IS NULL OR queue = :queue) AND seq < :before
-ORDER BY seq DESC LIMIT :limit
+    {columns}
+FROM json_each(?) AS wanted JOIN jobs ON jobs.seq = wanted.value
+ORDER BY wanted.key

@@ -46,11 +46,11 @@ CREATE INDEX jobs_ready  ON jobs (queue, priority DESC, due_at, seq) WHERE state
 CREATE INDEX jobs_due    ON jobs (due_at)      WHERE state IN ('scheduled', 'retrying');
 CREATE INDEX jobs_keep   ON jobs (keep_until)  WHERE keep_until IS NOT NULL;
 CREATE INDEX jobs_expiry ON jobs (expires_at)
-    WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying');
--- Listing, newest first. Running jobs are found by state too: they are few, and an index of leases would be written
--- three times a job to be read once in five seconds. Jobs of a queue are found by the tasks it has.
-CREATE INDEX jobs_by_state ON jobs (state, seq);
-CREATE INDEX jobs_by_task  ON jobs (task, seq);
+    WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying') AND token = 0;
+-- Listing: `counts` says which groups there are, this index has each of them in order, and any filter is some groups.
+-- Running jobs are found here too: they are few, and an index of leases would be written three times a job to be read
+-- once in five seconds.
+CREATE INDEX jobs_groups ON jobs (state, queue, task, seq);
 
 -- Written once, read at claim. Bound: its job.
 CREATE TABLE payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);

@@ -14,14 +14,14 @@ DELETE FROM workers WHERE id = ?
 UPDATE jobs SET lease_until = ? WHERE seq IN (SELECT value FROM json_each(?))
 
 -- name: expired_leases
-SELECT seq FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY lease_until LIMIT ?
+SELECT seq FROM jobs INDEXED BY jobs_groups WHERE state = 'running' AND lease_until < ? ORDER BY lease_until LIMIT ?
 
 -- name: held_by
-SELECT seq FROM jobs WHERE state = 'running' AND owner IN (SELECT value FROM json_each(?)) LIMIT ?
+SELECT seq FROM jobs INDEXED BY jobs_groups WHERE state = 'running' AND owner IN (SELECT value FROM json_each(?)) LIMIT ?
 
 -- name: not_started_in_time
-SELECT seq FROM jobs
-WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying') AND expires_at <= ? AND token = 0
+SELECT seq FROM jobs INDEXED BY jobs_expiry
+WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying') AND token = 0 AND expires_at <= ?
 ORDER BY expires_at LIMIT ?
 
 -- name: void_leases
