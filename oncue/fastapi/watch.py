@@ -209,18 +209,16 @@ class Watches:
         info = await client.info(job_id)
         if info.state.final or timeout <= 0:
             return info
-        with self._joined(client, job_id) as watch, contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not self.ended and not info.state.final:
-                    changed = watch.changed
-                    info = watch.info or info
-                    if watch.error is not None:
-                        raise watch.error
-                    if watch.gone:
-                        raise JobNotFound(job_id)
-                    if not watch.over:
-                        await changed.wait()
-        return info
+        with self._joined(client, job_id) as watch:
+            deadline = asyncio.get_running_loop().time() + timeout
+            waiting = True
+            while waiting and not self.ended and not watch.over:
+                waiting = await _set(watch.changed, deadline)
+            if watch.error is not None:
+                raise watch.error
+            if watch.gone:
+                raise JobNotFound(job_id)
+            return watch.info or info
 
     async def events(
         self, client: Client, job_id: str, position: Position = BEGINNING, *, life: float = 3600

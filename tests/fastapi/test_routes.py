@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from oncue import Oncue, Unique
+from oncue import Context, Oncue, Unique
 from oncue.engine import JobFilter
 from oncue.fastapi import handle_problems, oncue_router
 from tests.fastapi.application import QUICK, Application, build, register
@@ -124,6 +124,22 @@ async def test_waiting_ends_when_the_time_is_up(client: httpx.AsyncClient, appli
     assert 0.3 <= time.monotonic() - begun < 3
     assert answer.status_code == 200
     assert answer.json()["state"] == "running"
+
+
+async def test_what_is_answered_when_the_time_is_up_is_of_that_moment(
+    client: httpx.AsyncClient, application: Application
+) -> None:
+    @application.jobs.task(name="advance")
+    async def advance(ctx: Context) -> None:
+        for step in range(100):
+            await ctx.progress(step, message=f"step {step}")
+            await asyncio.sleep(0.05)
+
+    job = await advance.enqueue()
+    answer = (await client.get(f"/jobs/{job.id}", params={"wait": 2})).json()
+    assert answer["state"] == "running"
+    assert answer["progress"]["done"] > 5
+    await job.cancel()
 
 
 async def test_waiting_for_a_job_that_is_deleted_ends_with_a_404(
