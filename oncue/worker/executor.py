@@ -77,6 +77,10 @@ class Executor:
         self._slots.take(attempt)
         attempt.task = self._loop.create_task(self._run(attempt), context=self._variables.copy())
 
+    def close(self) -> None:
+        """Let go of the threads; for a worker that has stopped."""
+        self._threads.close()
+
     def interrupt(self, attempt: Attempt, cause: Cause) -> None:
         """Ask an attempt to stop; if it does not, go on without it after the time for cleaning up."""
         attempt.interrupt(cause)

@@ -26,9 +26,10 @@ class Threads:
     """Runs functions in daemon threads."""
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
+        self._closed = False
 
     def run(self, function: Callable[[], Any], context: Context) -> asyncio.Future[Any]:
         """Run a function in a thread, in its context; a future of the running loop gets what it returns or raises.
@@ -45,26 +46,39 @@ class Threads:
             self._work.put((loop, future, function, context))
         return future
 
+    def close(self) -> None:
+        """End the threads that have no work; the others end with what they do."""
+        with self._lock:
+            self._closed = True
+            for _ in range(self._idle):
+                self._work.put(None)
+
     def _run(self) -> None:
         while True:
             try:
-                loop, future, function, context = self._work.get(timeout=_IDLE)
+                work = self._work.get(timeout=_IDLE)
             except queue.Empty:
                 with self._lock:
                     if self._work.empty() and self._idle > 0:
                         self._idle -= 1
                         return
                 continue
+            if work is None:
+                return
+            loop, future, function, context = work
             value, error = None, None
             try:
                 value = context.run(function)
             except BaseException as raised:
                 error = raised
             with self._lock:
-                self._idle += 1
+                closed = self._closed
+                self._idle += not closed
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(_resolve, future, value, error)
-            del loop, future, function, context, value, error
+            del work, loop, future, function, context, value, error
+            if closed:
+                return
 
 
 def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

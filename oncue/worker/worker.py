@@ -155,6 +155,7 @@ class Worker:
                 loop.cancel()
             await asyncio.gather(*loops.values(), return_exceptions=True)
             await heartbeat.stop()
+            executor.close()
 
     async def _until_stopped(self, loops: Mapping[str, asyncio.Task[None]]) -> None:
         """Wait until told to stop, or nothing is left to fetch; raises what a loop died of, and the worker with it."""
@@ -198,7 +199,9 @@ class Worker:
             if cut_short is not None:
                 waits.append(asyncio.create_task(cut_short.wait()))
             try:
-                await asyncio.wait(waits, timeout=min(left, 0.5), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.sleep(0)  # they listen from here on: what changed before is seen by the condition
+                if not condition():
+                    await asyncio.wait(waits, timeout=min(left, 0.5), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for wait in waits:
                     wait.cancel()

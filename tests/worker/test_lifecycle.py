@@ -257,5 +257,5 @@ async def test_plain_functions_of_a_stopped_worker_leave_no_threads(jobs: Oncue,
         return [thread for thread in threading.enumerate() if thread.name == "oncue-task"]
 
     began = time.monotonic()
-    await eventually(lambda: not left(), "the threads have ended", within=15)
+    await eventually(lambda: not left(), "the threads have ended", within=2)
     report("threads of plain functions after the worker has stopped: gone after", time.monotonic() - began, "s")
