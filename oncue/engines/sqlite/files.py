@@ -9,6 +9,7 @@ import os
 import random
 import sqlite3
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -55,7 +56,11 @@ _NETWORK: Final = frozenset(
     ]
 )
 
-_MAGIC: Final = b"SQLite format 3\x00"
+_SMALLEST: Final = 512
+"""Bytes of the smallest page."""
+_creating: Final = threading.Lock()
+"""Held while a file is looked at and created. A process that closes any handle of a file gives back all locks that it
+has on it: no other thread may open the file with SQLite between the two."""
 
 _sql = load("upkeep.sql")
 
@@ -93,7 +98,8 @@ def prepare(settings: SQLiteSettings, clock: Clock) -> sqlite3.Connection:
             f"SQLite {sqlite3.sqlite_version} is too old for Oncue: 3.35 or later is needed; use a newer Python build"
         )
     if settings.path is not None:
-        _check_place(settings.path)
+        with _creating:
+            _check_place(settings.path)
     deadline = time.monotonic() + settings.timeout
     while True:
         try:
@@ -137,6 +143,7 @@ def check_identity(path: Path, expected: tuple[int, int]) -> None:
 
 
 def _check_place(path: Path) -> None:
+    """Refuse a place where no store can be; make a missing file. Never opens one that is there: see `_creating`."""
     folder = path.parent
     if not folder.is_dir():
         raise EngineUnusable(f"cannot open {path}: the folder {folder} does not exist; create it (mkdir -p) first")
@@ -162,9 +169,7 @@ def _check_place(path: Path) -> None:
         raise EngineUnusable(f"cannot open {path}: it is not a regular file")
     if not os.access(path, os.R_OK | os.W_OK):
         raise EngineUnusable(f"cannot open {path}: this user may not write it (mode {stat.filemode(found.st_mode)})")
-    with path.open("rb") as file:
-        head = file.read(len(_MAGIC))
-    if head and head != _MAGIC:  # SQLite takes a file of a few bytes for an empty one, and overwrites it
+    if 0 < found.st_size < _SMALLEST:  # SQLite takes a file of a few bytes for an empty one, and overwrites it
         raise EngineUnusable(f"{path} is damaged or no SQLite database; nothing was changed: name another file")
 
 
