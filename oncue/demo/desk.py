@@ -4,7 +4,6 @@ what the store knows into the words of the pages and of arq.
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from fastapi.encoders import jsonable_encoder
 from oncue import Oncue, State
 from oncue.demo.batches import Batch, Row, Snapshot, arq_status
 from oncue.demo.images import ImageReport
-from oncue.demo.tasks import DemoTasks
+from oncue.demo.tasks import DemoTasks, hard_number
 from oncue.demo.uploads import Uploads
 from oncue.engine import topic_job
 from oncue.errors import JobNotFound
@@ -61,10 +60,7 @@ class Desk:
     async def start_batch(self, count: int) -> Batch:
         """Start a batch of small tasks, all of them in one step."""
         batch = Batch.new(count)
-        requests = [
-            self.tasks.factorise.options(id=job_id).request(random.randint(10**7, 10 ** random.randint(8, 11)))
-            for job_id in batch.job_ids()
-        ]
+        requests = [self.tasks.factorise.options(id=job_id).request(hard_number()) for job_id in batch.job_ids()]
         await self.jobs.enqueue_many(requests)
         return batch
 

@@ -47,7 +47,9 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        response = problem(request.scope, error.status_code, str(error.detail))
+        bare = error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase
+        detail = "There is nothing at this address." if bare else str(error.detail)
+        response = problem(request.scope, error.status_code, detail)
         response.headers.update(error.headers or {})
         return response
 

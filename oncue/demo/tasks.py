@@ -7,6 +7,8 @@ schedule. How they are started and shown is the business of `api` and `pages`.
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import threading
 import time
 from collections import Counter
@@ -21,11 +23,11 @@ from oncue.demo.decoding import ImageProblem
 from oncue.demo.images import ImageReport, process
 from oncue.demo.uploads import Uploads
 
-__all__ = ["DemoTasks", "Digits", "digits_of_pi", "prime_factors", "product", "register"]
+__all__ = ["DemoTasks", "Digits", "digits_of_pi", "hard_number", "prime_factors", "product", "register"]
 
 KEEP_ORIGINALS: Final = timedelta(hours=1)
 KEEP_RESULTS: Final = timedelta(days=1)
-DIVISIONS: Final = 4_000
+DIVISIONS: Final = 5_000
 """How many divisions are tried before other jobs get their turn: a millisecond or less."""
 PAUSE: Final = 0.06
 """Seconds. Nothing here needs that long; people who want to see jobs come and go do."""
@@ -96,7 +98,7 @@ def register(jobs: Oncue, uploads: Uploads) -> DemoTasks:
         except FileNotFoundError as error:
             raise GiveUp("The upload is gone: uploads are kept for an hour.") from error
 
-    @jobs.task(priority=5, retry=Retry(max=3, base=1.5, jitter="none", on=(ConnectionError,)), keep=KEEP_RESULTS)
+    @jobs.task(priority=5, retry=Retry(max=3, base=1.0, jitter="none", on=(ConnectionError,)), keep=KEEP_RESULTS)
     async def fail_twice(ctx: Context) -> str:
         """Ask a service that is down at the first two calls."""
         await asyncio.sleep(0.7)
@@ -119,6 +121,18 @@ def register(jobs: Oncue, uploads: Uploads) -> DemoTasks:
         return uploads.clean(originals=KEEP_ORIGINALS, versions=KEEP_RESULTS)
 
     return DemoTasks(factorise, add, work_on_image, fail_twice, stream_pi)
+
+
+def hard_number() -> int:
+    """Return a product of two primes; how long it takes to find them depends on the smaller one."""
+    return _prime(1_000, 250_000) * _prime(250_000, 10_000_000)
+
+
+def _prime(low: int, high: int) -> int:
+    while True:
+        candidate = random.randrange(low, high) | 1
+        if all(candidate % divisor for divisor in range(3, math.isqrt(candidate) + 1, 2)):
+            return candidate
 
 
 def prime_factors(number: int) -> Iterator[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from oncue import Oncue, State
 from oncue.demo.headers import HEADERS
 from oncue.demo.uploads import MAX_UPLOAD
+from oncue.engine import JobFilter
 from tests.demo import pictures
 from tests.demo.conftest import DemoServer, until
 
@@ -38,12 +40,20 @@ def unfinished(demo: DemoServer) -> list[str]:
 
     async def look() -> list[str]:
         async with Oncue(f"sqlite:///{demo.folder / 'jobs.db'}") as jobs:
-            queues = await jobs.engine.queues()
-            counts = {state: number for queue in queues for state, number in queue.counts.items()}
-            return [f"{number} {state}" for state, number in counts.items() if number and not State(state).final]
+            open_states = frozenset(state for state in State if not state.final)
+            found, _ = await jobs.engine.list_jobs(JobFilter(states=open_states), limit=10)
+            return [f"{info.task} {info.id} {info.state}" for info in found]
 
     with ThreadPoolExecutor(1) as thread:  # this one may have an event loop: that of the browser's driver
         return thread.submit(anyio.run, look).result()
+
+
+def await_idle(demo: DemoServer) -> None:
+    """Wait until no job of the store is left to run; fail and name them if some stay."""
+    deadline = time.monotonic() + 30
+    while left := unfinished(demo):
+        assert time.monotonic() < deadline, f"stuck: {left}"
+        time.sleep(0.05)
 
 
 def upload(http: httpx.Client, path: Path, *, name: str | None = None, accept: str = "*/*") -> httpx.Response:
@@ -253,7 +263,7 @@ def test_what_is_no_usable_picture_is_refused_in_a_sentence_and_starts_no_job(
         assert response.headers["Content-Type"] == "application/problem+json"
         assert re.search(words, response.json()["detail"])
     assert sorted((demo.folder / "uploads").iterdir()) == before
-    until(lambda: unfinished(demo) == [], "no job is left")
+    await_idle(demo)
 
 
 def test_a_picture_that_proves_cut_off_makes_its_job_fail_in_a_sentence(
@@ -266,7 +276,7 @@ def test_a_picture_that_proves_cut_off_makes_its_job_fail_in_a_sentence(
     page = http.get(f"/images/{response.json()['job_id']}")
     assert "The picture is cut off: its file ends before the picture does." in page.text
     assert "Traceback" not in page.text
-    until(lambda: unfinished(demo) == [], "no job is left")
+    await_idle(demo)
 
 
 def test_an_upload_without_end_is_cut_off(http: httpx.Client, demo: DemoServer) -> None:

@@ -14,7 +14,7 @@ from oncue.demo.tasks import digits_of_pi
 from oncue.demo.uploads import MAX_UPLOAD
 from tests.demo import pictures
 from tests.demo.conftest import DemoServer, Watched, until
-from tests.demo.test_api import unfinished
+from tests.demo.test_api import await_idle
 
 pytestmark = pytest.mark.browser
 
@@ -166,6 +166,29 @@ def test_a_picture_of_each_kind_is_uploaded_and_its_versions_are_seen(
     assert re.match(r"#[0-9a-f]{6}", swatches.first.inner_text())
 
 
+def test_the_steps_of_a_picture_are_seen_as_they_are_done(page: Page, tmp_path: Path) -> None:
+    page.add_init_script(
+        """addEventListener("DOMContentLoaded", () => {
+          window.seen = { steps: [], values: [], lines: 0 };
+          new MutationObserver(() => {
+            const step = document.getElementById("step")?.textContent;
+            if (step && step !== seen.steps.at(-1)) seen.steps.push(step);
+            const value = document.getElementById("bar")?.value;
+            if (value !== undefined && value !== seen.values.at(-1)) seen.values.push(value);
+            seen.lines = Math.max(seen.lines, document.querySelectorAll("#log li").length);
+          }).observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
+        });"""
+    )
+    choose(page, pictures.photograph(tmp_path / "large.jpg", width=6400, height=6000))
+    page.get_by_role("button", name="Upload the picture").click()
+    expect(page.get_by_role("heading", name="Sizes")).to_be_visible()
+    seen = page.evaluate("window.seen")
+    assert len(seen["steps"]) >= 3
+    assert seen["values"] == sorted(seen["values"])
+    assert len(seen["values"]) >= 3
+    assert seen["lines"] >= 3
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -199,7 +222,7 @@ def test_each_bad_input_shows_a_clear_message_and_leaves_no_job_stuck(
     expect(place).to_have_text(re.compile(words))
     if kind != "half":
         expect(page.get_by_role("button", name="Upload the picture")).to_be_enabled()
-    until(lambda: unfinished(demo) == [], "no job is left")
+    await_idle(demo)
     # The next picture is taken as if nothing had been.
     choose(page, pictures.cmyk(tmp_path / "good.jpg"))
     page.get_by_role("button", name="Upload the picture").click()

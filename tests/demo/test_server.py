@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +48,40 @@ def test_jobs_that_run_when_the_server_is_killed_are_done_by_the_next_one(server
         until(lambda: statuses().count("complete") == 100, "all jobs are complete", within=60)
     server.stop()
     assert "Traceback" not in server.log()
+
+
+def test_what_was_done_is_on_record_though_another_process_looked_into_the_store_meanwhile(server: DemoServer) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        for _ in range(3):
+            unfinished(server)  # opens the file, reads, and closes it, as `oncue jobs list` does
+            ids = client.post("/task", json={"count": 3}).json()["task_ids"]
+            until(lambda ids=ids: all(_complete(client, job_id) for job_id in ids), "the jobs are complete")  # type: ignore[misc]
+    server.kill()
+    assert unfinished(server) == []
+    server.start()
+    with httpx.Client(base_url=server.url) as client:
+        assert all(_complete(client, job_id) for job_id in ids)
+
+
+def _complete(client: httpx.Client, job_id: str) -> bool:
+    return str(client.get(f"/task/{job_id}").json()["status"]) == "complete"
+
+
+def test_the_schedule_cleans_old_uploads_and_leaves_new_ones(tmp_path: Path) -> None:
+    server = DemoServer(tmp_path / "data")
+    folder = server.folder / "uploads"
+    folder.mkdir(parents=True)
+    old, new = folder / ("0" * 32), folder / ("1" * 32)
+    for path in (old, new):
+        path.write_bytes(b"picture")
+    two_hours_ago = time.time() - 7_200
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    server.start()
+    try:
+        until(lambda: not old.exists(), "the old upload is gone")
+        assert new.exists()
+    finally:
+        server.stop()
 
 
 def test_ctrl_c_ends_the_server_while_pages_are_open(server: DemoServer, report: Report) -> None:

@@ -68,7 +68,7 @@ function fill(ids) {
   bar.value = 0;
   summary.textContent = `0 of ${ids.length} complete`;
   section.hidden = false;
-  section.scrollIntoView({ block: "nearest" });
+  section.firstElementChild.scrollIntoView({ block: "nearest" });
 }
 
 let current = "";
