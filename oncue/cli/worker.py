@@ -27,7 +27,8 @@ def find_app(target: str) -> Oncue:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise  # a module that the application itself imports: its traceback says where
-        raise ConfigError(f"no module named {error.name!r} in {os.getcwd()}; go where {module_name} is") from None
+        here = os.getcwd()
+        raise ConfigError(f"no module named {error.name!r} in {here}; run it where {module_name} is") from None
     found: Any = module
     for name in attribute.split("."):
         found = getattr(found, name, None)
