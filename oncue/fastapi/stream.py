@@ -22,6 +22,8 @@ _KEEP_ALIVE: Final = 15
 """Seconds between comments, without which proxies take a quiet stream for dead."""
 _SEND_TIMEOUT: Final = 30.0
 """Seconds that a client may take nothing of what is sent."""
+_FAREWELL: Final = 1.0
+"""Seconds that a stream has to end in order once the server ends: cut off, it looks to its client like a failure."""
 _RETRY: Final = 1000
 """Milliseconds after which a browser that lost the stream asks again."""
 
@@ -42,7 +44,7 @@ class JobStream(EventSourceResponse):
     """The events of one job, for one client, on one seat; `full` is answered if none is free."""
 
     def __init__(self, events: AsyncGenerator[Event, None], seats: Seats, full: Response) -> None:
-        super().__init__(_frames(events), ping=_KEEP_ALIVE, send_timeout=_SEND_TIMEOUT)
+        super().__init__(_frames(events), ping=_KEEP_ALIVE, send_timeout=_SEND_TIMEOUT, shutdown_grace_period=_FAREWELL)
         self._seats = seats
         self._full = full
 
