@@ -108,6 +108,14 @@ class Executor:
         self._slots.ended(attempt)
         if attempt.cause is Cause.LOST:
             self._slots.stored(attempt.lease)  # another attempt is the current one: there is nothing to write
+            logger.warning(
+                "%s %s was taken back from this worker, which was silent for longer than its lease of %g s: what "
+                "attempt %d did counts for nothing, another one may be running",
+                attempt.claimed.task,
+                attempt.claimed.id,
+                self._settings.lease,
+                attempt.claimed.attempt,
+            )
         else:
             self._finisher.put(attempt, outcome)
 

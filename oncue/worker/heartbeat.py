@@ -169,15 +169,8 @@ class Heartbeat:
         if hold is Hold.CANCEL_REQUESTED:
             if attempt.cause is None:
                 self._interrupt(attempt, Cause.CANCEL)
-            return
-        logger.warning(
-            "%s %s was taken back from this worker, which was silent for longer than its lease of %g s; "
-            "another attempt may be running",
-            attempt.claimed.task,
-            attempt.claimed.id,
-            self._settings.lease,
-        )
-        self._interrupt(attempt, Cause.LOST)
+        else:
+            self._interrupt(attempt, Cause.LOST)
 
     async def _say_goodbye(self, engine: Engine) -> None:
         try:

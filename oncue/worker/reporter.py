@@ -38,7 +38,9 @@ class Feed:
         self.put_sealed(kind, self._envelope.seal(data))
 
     def put_sealed(self, kind: FeedKind, body: bytes) -> None:
-        """Take bytes as they are to be stored; from any thread."""
+        """Take bytes as they are to be stored; from any thread. What an attempt says that is over is dropped."""
+        if self.attempt.concluded:
+            return
         with self._lock:
             unsent = len(self._waiting) > self._under_way
             if kind is FeedKind.PROGRESS and unsent and self._waiting[-1].kind is kind:
@@ -57,7 +59,7 @@ class Feed:
         """Store what waits, however long the store is away; raises `LeaseLost`."""
         outage = self._reporter.outages.of("reporting")
         try:
-            while self._waiting:
+            while self._waiting and not self.attempt.concluded:
                 try:
                     await self.send()
                 except EngineError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +261,31 @@ async def test_plain_functions_of_a_stopped_worker_leave_no_threads(jobs: Oncue,
     began = time.monotonic()
     await eventually(lambda: not left(), "the threads have ended", within=2)
     report("threads of plain functions after the worker has stopped: gone after", time.monotonic() - began, "s")
+
+
+@pytest.mark.parametrize("reports", [False, True])
+async def test_an_attempt_that_was_taken_back_stops_and_its_slot_is_free(
+    hindered: Oncue, engine: HinderedEngine, caplog: pytest.LogCaptureFixture, reports: bool
+) -> None:
+    """Found out by the heartbeat or by a report, also of a task that does not stop; said once."""
+    done = asyncio.Event()
+
+    @hindered.task()
+    async def stubborn(ctx: Context) -> None:
+        while not done.is_set() and ctx.attempt == 1:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.02)
+                if reports:
+                    await ctx.log("still here")
+
+    try:
+        async with working(hindered, concurrency=1, cleanup=0.3, lease=1.0) as worker:
+            job = await stubborn.enqueue()
+            await eventually(lambda: worker.running, "it runs")
+            await hindered.engine.rescue(limit=10, lease=timedelta(1), dead=[worker.id])
+            info = await job.wait(10)
+            assert (info.state, info.attempts, info.crashes) == (State.COMPLETED, 2, 1)
+    finally:
+        done.set()
+    told = [record for record in caplog.records if "taken back from this worker" in record.getMessage()]
+    assert len(told) == 1
