@@ -69,15 +69,17 @@ class WorkerProcess:
         harmed_at: monotonic times at which it was killed or frozen.
     """
 
-    def __init__(self, plan: dict[str, Any], store: Path, log: Path) -> None:
+    def __init__(self, plan: dict[str, Any], store: Path, log: Path, *, cli: bool) -> None:
         self._store = store
         self._log = log
         self.harmed_at: list[float] = []
         self.started_at = time.monotonic()
+        module = "tests.multiprocess.worker_app"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.multiprocess.worker_app", json.dumps(plan)],
+                [sys.executable, "-m", *(["oncue", "worker", f"{module}:jobs"] if cli else [module])],
                 cwd=ROOT,
+                env={**os.environ, "ONCUE_TEST_PLAN": json.dumps(plan)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -133,7 +135,10 @@ class WorkerProcess:
 
     async def ended(self, within: float) -> int:
         """Wait until it has ended; return its exit code."""
-        await eventually(lambda: not self.alive, f"worker {self.pid} ends; it said:\n{self.log[-2000:]}", within=within)
+        try:
+            await eventually(lambda: not self.alive, f"worker {self.pid} ends", within=within)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it said:\n{self.log[-2000:]}") from None
         return int(self.process.returncode)
 
 
@@ -154,16 +159,18 @@ class Fleet:
 
     Args:
         folder: where the store, the effects and the logs are.
+        cli: whether the workers are `oncue worker`, with all that belongs to it, or on asyncio's own event loop.
         settings: what every worker is told, unless `start` says otherwise; see `oncue.WorkerSettings`.
     """
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, cli: bool = False, **settings: Any) -> None:
         self.url = f"sqlite:///{folder / 'jobs.db'}?timeout=30"
         self.effects_path = folder / "effects"
         self.jobs = build(self.url, self.effects_path)
         self.workers: list[WorkerProcess] = []
         self._folder = folder
         self._settings = settings
+        self._cli = cli
 
     async def __aenter__(self) -> Self:
         await self.jobs.open()
@@ -190,7 +197,7 @@ class Fleet:
         started = []
         for _ in range(count):
             log = self._folder / f"worker-{len(self.workers)}.log"
-            started.append(WorkerProcess(plan, self._folder / "jobs.db", log))
+            started.append(WorkerProcess(plan, self._folder / "jobs.db", log, cli=self._cli))
             self.workers.append(started[-1])
         return started
 

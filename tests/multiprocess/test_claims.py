@@ -14,10 +14,13 @@ from tests.multiprocess.harness import Fleet, History, all_final, judge
 pytestmark = [pytest.mark.anyio, pytest.mark.multiprocess]
 
 
-async def test_eight_processes_run_ten_thousand_jobs_of_one_file_each_once(tmp_path: Path, report: Report) -> None:
+@pytest.mark.parametrize("cli", [False, True], ids=["asyncio", "oncue worker"])
+async def test_eight_processes_run_ten_thousand_jobs_of_one_file_each_once(
+    tmp_path: Path, report: Report, cli: bool
+) -> None:
     """X1, X2."""
     number, history = 10_000, History()
-    async with Fleet(tmp_path, concurrency=50) as fleet:
+    async with Fleet(tmp_path, cli=cli, concurrency=50) as fleet:
         work = fleet.jobs.tasks_by_name["work"]
         await history.enqueue(fleet.jobs, [work.request(0.0) for _ in range(number)])
         began = time.monotonic()
@@ -31,5 +34,6 @@ async def test_eight_processes_run_ten_thousand_jobs_of_one_file_each_once(tmp_p
         assert verdict.fenced == 0
         assert len(by_process) > 1, "one process ran everything: nothing was shared"
         assert fleet.faults_in_logs() == []
-    report(f"8 processes on one file, {number:,} jobs: run twice, lost, 'database is locked'", "0, 0, 0")
-    report("8 processes on one file: jobs a second, processes starting included", number / took, "jobs/s")
+    name = f"8 processes ({'oncue worker' if cli else 'asyncio'}) on one file, {number:,} jobs"
+    report(f"{name}: run twice, lost, 'database is locked'", "0, 0, 0")
+    report(f"{name}: a second, processes starting included", number / took, "jobs/s")

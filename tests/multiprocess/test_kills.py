@@ -65,7 +65,7 @@ async def nothing_queued(fleet: Fleet) -> bool:
 
 async def test_no_job_is_lost_while_random_workers_are_killed(tmp_path: Path, report: Report) -> None:
     """F01, short."""
-    await kill_workers_while_jobs_run(tmp_path, report, jobs=6_000, most=20)
+    await kill_workers_while_jobs_run(tmp_path, report, jobs=4_000, most=12)
 
 
 @pytest.mark.soak
@@ -104,7 +104,7 @@ async def recoveries(folder: Path, trials: int, *, lease: float) -> list[float]:
 
 async def test_jobs_of_the_only_worker_are_run_again_soon_after_its_death(tmp_path: Path, report: Report) -> None:
     """A1, S2, F02 with a short lease."""
-    lease, trials = 1.5, 5
+    lease, trials = 1.2, 5
     both = await asyncio.gather(*(recoveries(tmp_path / name, trials, lease=lease) for name in "ab"))
     took = [*both[0], *both[1]]
     name = f"recovery after kill -9 of the only worker, lease {lease:g} s, {len(took)} trials"

@@ -1,24 +1,25 @@
 """The application whose worker processes the tests start, freeze and kill.
 
-Run as a module it is one worker: `python -m tests.multiprocess.worker_app '{"url": …, "effects": …}'`. Its tasks note
-what they did in a file outside the queue, by which the tests judge what the store says.
+A process is told by the environment, `ONCUE_TEST_PLAN`, what to work on. Run as a module it is one worker on asyncio's
+own event loop; `oncue worker tests.multiprocess.worker_app:jobs` is another. The tasks note what they did in a file
+outside the queue, by which the tests judge what the store says.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from oncue import Context, Oncue, Retry
+from oncue import Context, Oncue, Retry, WorkerSettings
 
 __all__ = ["Effects", "build"]
 
@@ -40,9 +41,9 @@ class Effects:
         os.close(self._file)
 
 
-def build(url: str, effects: Path, *, release: str = "") -> Oncue:
+def build(url: str, effects: Path, *, release: str = "", settings: WorkerSettings | None = None) -> Oncue:
     """Return the application; the old release lacks the task `novel`."""
-    jobs = Oncue(url)
+    jobs = Oncue(url, settings=settings)
     notes = Effects(effects)
 
     @jobs.task(max_crashes=1000)
@@ -72,6 +73,23 @@ def build(url: str, effects: Path, *, release: str = "") -> Oncue:
         """Wait in a thread, deaf to everything."""
         notes.note("start", ctx)
         time.sleep(seconds)
+        notes.note("end", ctx)
+
+    @jobs.task()
+    async def sleep_in_own_thread(ctx: Context, seconds: float) -> None:
+        """Wait in a thread that the worker knows nothing of."""
+        notes.note("start", ctx)
+        await asyncio.to_thread(time.sleep, seconds)
+        notes.note("end", ctx)
+
+    @jobs.task()
+    async def stubborn(ctx: Context, seconds: float) -> None:
+        """Wait, and swallow every cancellation."""
+        notes.note("start", ctx)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.1)
         notes.note("end", ctx)
 
     @jobs.task()
@@ -156,15 +174,19 @@ _DEATHS: dict[str, Callable[[], Any]] = {
 }
 
 
-async def _serve(plan: dict[str, Any]) -> None:
-    async with build(plan["url"], Path(plan["effects"]), release=plan["release"]) as jobs:
-        worker = jobs.worker(**plan["settings"])
-        if plan["exit_when_stuck"]:
+async def _serve(jobs: Oncue, *, exit_when_stuck: bool) -> None:
+    async with jobs:
+        worker = jobs.worker()
+        if exit_when_stuck:
             worker.on_stall = lambda: os._exit(70)
         await worker.run(signals=True)
 
 
-if __name__ == "__main__":
-    the_plan = json.loads(sys.argv[1])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(the_plan))
+if "ONCUE_TEST_PLAN" in os.environ:
+    plan: dict[str, Any] = json.loads(os.environ["ONCUE_TEST_PLAN"])
+    jobs = build(
+        plan["url"], Path(plan["effects"]), release=plan["release"], settings=WorkerSettings(**plan["settings"])
+    )
+    if __name__ == "__main__":
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        asyncio.run(_serve(jobs, exit_when_stuck=plan["exit_when_stuck"]))
