@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from datetime import datetime
@@ -141,6 +142,9 @@ class Context:
 
     def progress_sync(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """`progress` for plain functions; from any thread."""
+        for number in (done, total):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"progress must be finite numbers, for example 3 of 10; not {number!r}")
         now = time.monotonic()
         complete = total is not None and done >= total
         if now - self._last_progress < _PACE and not complete and message is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from oncue.client import Client
 from oncue.engine import CancelAnswer, Enqueued, topic_job
@@ -15,6 +16,8 @@ from oncue.job import FeedKind, JobInfo, NewJob, State, Unique, UniqueWhile, che
 from oncue.tasks import TaskSpec, check_priority, seconds
 
 __all__ = ["Job", "JobEvent", "JobOptions", "Request", "Task"]
+
+_EVENT_ID: Final = re.compile(r"(-1|[0-9]{1,18})\.([0-9]{1,18}-[0-9]{1,18})?")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,14 +172,10 @@ def _position(after: str | None) -> tuple[int, str | None]:
     """Read an event's id: the revision of the last state seen, and the cursor of the last feed item."""
     if not after:
         return -1, None
-    revision, _, cursor = after.partition(".")
-    token, _, ordinal = cursor.partition("-")
-    try:
-        if cursor:
-            int(token), int(ordinal)
-        return int(revision), cursor or None
-    except ValueError:
-        raise ConfigError(f"after={after!r:.80} is not the id of an event") from None
+    match = _EVENT_ID.fullmatch(after)
+    if match is None:
+        raise ConfigError(f"after={after!r:.80} is not the id of an event")
+    return int(match[1]), match[2] or None
 
 
 class JobOptions(TypedDict, total=False):

@@ -53,6 +53,6 @@ def run_worker(target: str, options: Mapping[str, Any]) -> None:
 async def _run(jobs: Oncue, options: Mapping[str, Any]) -> None:
     async with jobs:
         worker = jobs.worker(**options)
-        # Its jobs are other workers' now, and nothing in this process can free the loop: whoever started it starts anew.
+        # Its jobs are other workers' now, and nothing here can free the loop: whoever started it starts it anew.
         worker.on_stall = lambda: os._exit(_STUCK)
         await worker.run(signals=True)
