@@ -159,6 +159,23 @@ def test_two_processes_may_create_one_file_at_the_same_moment(tmp_path: Path) ->
             maker.communicate()
 
 
+def locks_on(path: Path) -> list[str]:
+    """Return the locks that this process has on a file, as the system lists them."""
+    found = path.stat()
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return sorted(" ".join(fields[1:]) for fields in lines if fields[4:6] == [str(os.getpid()), place])
+
+
+async def test_looking_at_a_file_that_is_open_gives_none_of_its_locks_back(path: Path) -> None:
+    # A process that closes any handle of a file loses all locks it has on it, those of other threads too.
+    async with engine_of(path):
+        held = locks_on(path)
+        assert held
+        files._check_place(path)
+        assert locks_on(path) == held
+
+
 # --- refusing
 
 

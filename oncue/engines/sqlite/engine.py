@@ -27,18 +27,19 @@ from oncue.engine import (
 )
 from oncue.engines.sqlite import claim, control, feed, finish, reads, upkeep
 from oncue.engines.sqlite import enqueue as acceptance
-from oncue.engines.sqlite.checkpoint import has_room
 from oncue.engines.sqlite.clock import Clock
 from oncue.engines.sqlite.files import connect, prepare
 from oncue.engines.sqlite.hints import HintSubscription, Hub
 from oncue.engines.sqlite.lane import Lane, Operation, ReadingLane, WritingLane
 from oncue.engines.sqlite.settings import SQLiteSettings
-from oncue.errors import ConfigError, EngineUnavailable, QueueFull
+from oncue.errors import ConfigError, EngineUnavailable
 from oncue.job import Attempt, FeedItem, JobInfo, Lease, NewJob, Outcome
 
 __all__ = ["SQLiteEngine"]
 
 _TOP = 2**63 - 1
+_JOB_SIZE = 512
+"""About the bytes of a job in the file, beside its payload."""
 
 
 def _ms(duration: timedelta) -> int:
@@ -160,8 +161,8 @@ class SQLiteEngine:
         self._clock.advance(by)
         self._hub.publish_all()
 
-    def _write(self, operation: Operation, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
-        return self._open_lane(self._lanes.writer).submit(operation, requests)
+    def _write(self, operation: Operation, requests: Sequence[Any], *, adds: int = 0) -> asyncio.Future[list[Any]]:
+        return self._open_lane(self._lanes.writer).submit(operation, requests, adds)
 
     def _read(self, operation: Operation, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
         return self._open_lane(self._lanes.reader).submit(operation, requests)
@@ -176,12 +177,10 @@ class SQLiteEngine:
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Accept jobs; see `Engine.enqueue`."""
         _bounded(jobs, "enqueue")
-        path = self._settings.path
-        if path is not None and not has_room(path, for_bytes=sum(len(job.payload) for job in jobs)):
-            raise QueueFull(
-                f"the disk of {path} is nearly full: no new jobs until there is space, so that those accepted can end"
-            )
-        return await self._write(acceptance.enqueue, jobs) if jobs else []
+        if not jobs:
+            return []
+        size = sum([len(job.payload) for job in jobs]) + _JOB_SIZE * len(jobs)
+        return await self._write(acceptance.enqueue, jobs, adds=size)
 
     async def claim(
         self,

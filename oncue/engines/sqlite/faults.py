@@ -7,7 +7,7 @@ import sqlite3
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.errors import EngineError, EngineUnavailable, EngineUnusable, QueueFull
 
-__all__ = ["is_broken", "is_busy", "translate"]
+__all__ = ["is_broken", "is_busy", "is_full", "translate"]
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
@@ -19,6 +19,11 @@ def _code(error: sqlite3.Error) -> int:
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether another process holds the lock."""
     return _code(error) in _BUSY
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether the disk has no room left."""
+    return _code(error) == sqlite3.SQLITE_FULL
 
 
 def is_broken(error: sqlite3.Error) -> bool:

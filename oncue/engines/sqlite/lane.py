@@ -24,12 +24,12 @@ from typing import Any, Final
 
 from oncue.engines.sqlite.checkpoint import Checkpointer
 from oncue.engines.sqlite.clock import Clock
-from oncue.engines.sqlite.faults import is_broken, is_busy, translate
+from oncue.engines.sqlite.faults import is_broken, is_busy, is_full, translate
 from oncue.engines.sqlite.files import check_identity, connect, identity
 from oncue.engines.sqlite.hints import Hub
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.engines.sqlite.unit import Unit
-from oncue.errors import EngineUnavailable, EngineUnusable, OncueError
+from oncue.errors import EngineUnavailable, EngineUnusable, OncueError, QueueFull
 
 __all__ = ["Lane", "Operation", "ReadingLane", "WritingLane"]
 
@@ -50,6 +50,7 @@ class _Call:
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    adds: int = 0
     answer: Any = field(default=None)
     error: BaseException | None = None
 
@@ -72,13 +73,17 @@ class Lane:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, operation: Operation, requests: Sequence[Any]) -> asyncio.Future[list[Any]]:
-        """Queue a call; the future, of the running loop, gets one answer a request, or an `EngineError`."""
+    def submit(self, operation: Operation, requests: Sequence[Any], adds: int = 0) -> asyncio.Future[list[Any]]:
+        """Queue a call; the future, of the running loop, gets one answer a request, or an `EngineError`.
+
+        `adds`: about how many bytes the call brings that were not asked for before. Other calls are never refused for
+        want of room as long as there is any.
+        """
         if os.getpid() != self._pid:
             raise EngineUnusable("this engine was opened before a fork; open one of its own in each process")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
-        call = _Call(operation, requests, time.monotonic() + self._settings.timeout, loop, future)
+        call = _Call(operation, requests, time.monotonic() + self._settings.timeout, loop, future, adds)
         with self._gate:  # no call may slip in behind the mark that ends the thread: nobody would answer it
             if self._closed:
                 raise EngineUnavailable(f"{self._settings.path or 'the store in memory'} is closed")
@@ -136,7 +141,7 @@ class Lane:
             self._together(calls)
         except Exception as error:
             self._roll_back(error)
-            if len(calls) == 1:
+            if len(calls) == 1 and not self._may_work_now(error):
                 self._refuse(calls[0], error)
                 return
             for call in calls:
@@ -158,10 +163,16 @@ class Lane:
         if isinstance(error, sqlite3.Error) and is_broken(error) and self._settings.path is not None:
             self._broken = True
 
+    def _may_work_now(self, error: Exception) -> bool:
+        """Whether something could be done about an error."""
+        return False
+
     def _refuse(self, call: _Call, error: Exception) -> None:
         if not isinstance(error, sqlite3.Error | OncueError):
             logger.error("internal error in %s", call.operation.__name__, exc_info=error)
         call.error = translate(error, self._settings) if isinstance(error, sqlite3.Error) else error
+        if isinstance(call.error, QueueFull) and not call.adds:
+            call.error = EngineUnavailable(str(call.error))  # it brings no jobs: it is to be repeated
         self._answer([call])
 
     def _mend(self) -> None:
@@ -263,7 +274,7 @@ class WritingLane(Lane):
             self._seen_version = version
 
     def _together(self, calls: list[_Call]) -> None:
-        calls = self._begin(calls)
+        calls = self._begin(self._with_room(calls))
         if not calls:
             return
         unit = self._unit()
@@ -278,6 +289,29 @@ class WritingLane(Lane):
                 self._checkpointer.after_commit(self._conn)
         except Exception:  # the calls are done: they must not be run again
             logger.exception("internal error after a commit")
+
+    def _with_room(self, calls: list[_Call]) -> list[_Call]:
+        """Refuse the calls whose jobs the disk has no room for and return the others."""
+        if self._settings.path is None or not any(call.adds for call in calls):
+            return calls
+        self._mend()
+        has_room = self._checkpointer.room(self._conn)
+        fitting = []
+        for call in calls:
+            if call.adds and not has_room(call.adds):
+                call.error = QueueFull(
+                    f"the disk of {self._settings.path} is nearly full: no new jobs until there is space, so that "
+                    "those accepted can end"
+                )
+                self._answer([call])
+            else:
+                fitting.append(call)
+        return fitting
+
+    def _may_work_now(self, error: Exception) -> bool:
+        if not isinstance(error, sqlite3.Error) or not is_full(error) or self._settings.path is None:
+            return False
+        return self._checkpointer.make_room(self._conn)
 
     def _begin(self, calls: list[_Call]) -> list[_Call]:
         """Take the write lock; return the calls whose deadline has not passed meanwhile."""
