@@ -15,7 +15,14 @@ from oncue.engine import WorkerInfo
 from oncue.engines.sqlite import SQLiteEngine
 from oncue.job import Claimed, Failure, FeedItem, FeedKind, NewJob, Outcome, Reason, Unique, new_id
 
-__all__ = ["SCENE", "die_at_statement", "enqueue_for_ever", "scene_engine", "work_for_ever"]
+__all__ = [
+    "SCENE",
+    "die_at_statement",
+    "enqueue_bodies_for_ever",
+    "enqueue_for_ever",
+    "scene_engine",
+    "work_for_ever",
+]
 
 LEASE: Final = timedelta(seconds=60)
 BOOM: Final = Failure("ValueError", "boom", "Traceback")
@@ -48,6 +55,23 @@ def enqueue_for_ever(path: str, notes_path: str, seed: int) -> None:
     async def main() -> None:
         async with SQLiteEngine(f"sqlite:///{path}") as engine, asyncio.TaskGroup() as group:
             for _ in range(8):
+                group.create_task(enqueue(engine))
+
+    asyncio.run(main())
+
+
+def enqueue_bodies_for_ever(path: str, notes_path: str, seed: int) -> None:
+    """Enqueue jobs with payloads of 20 kB, as fast as they are taken; note each call that was answered."""
+    notes = Notes(notes_path)
+
+    async def enqueue(engine: SQLiteEngine) -> None:
+        while True:
+            await engine.enqueue([NewJob(new_id(), "task", payload=os.urandom(20_000)) for _ in range(4)])
+            notes.write("enqueued", seed)
+
+    async def main() -> None:
+        async with SQLiteEngine(f"sqlite:///{path}?synchronous=normal") as engine, asyncio.TaskGroup() as group:
+            for _ in range(4):
                 group.create_task(enqueue(engine))
 
     asyncio.run(main())
