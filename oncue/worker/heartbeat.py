@@ -55,6 +55,9 @@ def describe_worker(
 class Heartbeat:
     """The thread that keeps the worker's leases.
 
+    Attributes:
+        last_success: monotonic time of the latest answered heartbeat; readiness is read from it.
+
     Args:
         engine: the worker's engine: a sibling of it does the renewing, and its hints tell of cancels.
         interrupt: called on the worker's loop with an attempt that should stop, and why.
@@ -80,7 +83,7 @@ class Heartbeat:
         self._on_stall = on_stall
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._pong = time.monotonic()
+        self.last_success = self._pong = time.monotonic()
         self._warned = False
         self._stalled = False
         self._stopping = threading.Event()
@@ -132,6 +135,7 @@ class Heartbeat:
                         await engine.open()
                         opened = True
                     await self._beat(engine)
+                    self.last_success = time.monotonic()
                     outage.over()
                 except EngineError as error:
                     delay = min(outage.begins(error), delay)

@@ -75,6 +75,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._fetcher: Fetcher | None = None
+        self._heartbeat: Heartbeat | None = None
         self._running = False
         self.on_stall: Callable[[], None] | None = None
         """Called, from another thread, when the event loop is stuck for good; a process of its own then ends itself."""
@@ -87,9 +88,11 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether the store answered a claim within the last lease."""
-        fetcher = self._fetcher
-        return fetcher is not None and time.monotonic() - fetcher.last_success < self.settings.lease
+        """Whether the store answered a claim or, while all slots are busy, a heartbeat within the last lease."""
+        if self._fetcher is None or self._heartbeat is None:
+            return False
+        answered = max(self._fetcher.last_success, self._heartbeat.last_success)
+        return time.monotonic() - answered < self.settings.lease
 
     @property
     def running(self) -> int:
@@ -135,7 +138,9 @@ class Worker:
         executor = Executor(self._client.registry, self._client.envelope, settings, slots, finisher, reporter)
         fetcher = self._fetcher = Fetcher(engine, settings, self.id, self.queues, slots, executor, finisher, outages)
         info = describe_worker(self.id, __version__, self.queues, tuple(self._client.registry), settings.concurrency)
-        heartbeat = Heartbeat(engine, settings, info, slots, outages, executor.interrupt, self._stalled)
+        heartbeat = self._heartbeat = Heartbeat(
+            engine, settings, info, slots, outages, executor.interrupt, self._stalled
+        )
         heartbeat.start()
         loops = {
             name: asyncio.create_task(loop, name=f"oncue-{name}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -114,16 +115,16 @@ class WorkerProcess:
         self.process.kill()
         self.process.wait()
 
-    async def freeze(self) -> None:
-        """Stop all its threads, while it does not hold the store's lock: with it, it would stop everybody."""
-        for _ in range(100):
+    async def freeze(self, *, with_lock: bool = False) -> None:
+        """Stop all its threads, in a moment when it does not hold the store's lock; or when it does."""
+        for _ in range(1000):
             os.kill(self.pid, signal.SIGSTOP)
-            if await asyncio.to_thread(_lock_is_free, self._store):
+            if await asyncio.to_thread(_lock_is_free, self._store) is not with_lock:
                 self.harmed_at.append(time.monotonic())
                 return
             self.thaw()
-            await asyncio.sleep(0.005)
-        raise AssertionError(f"worker {self.pid} always holds the store's lock")
+            await asyncio.sleep(random.uniform(0.0, 0.01))
+        raise AssertionError(f"worker {self.pid} {'never' if with_lock else 'always'} holds the store's lock")
 
     def thaw(self) -> None:
         """Let its threads go on, as if no time had passed."""
@@ -143,7 +144,7 @@ class WorkerProcess:
 
 
 def _lock_is_free(store: Path) -> bool:
-    conn = sqlite3.connect(store, timeout=0.3, isolation_level=None)
+    conn = sqlite3.connect(store, timeout=0.2, isolation_level=None)
     try:
         conn.execute("BEGIN IMMEDIATE")
         conn.execute("ROLLBACK")

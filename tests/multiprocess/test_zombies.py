@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from oncue import Job, State
 from tests.measured import Report
-from tests.multiprocess.harness import Effect, Fleet, WorkerProcess, counted, eventually
+from tests.multiprocess.harness import Effect, Fleet, WorkerProcess, all_final, counted, eventually, judge
 
 pytestmark = [pytest.mark.anyio, pytest.mark.multiprocess]
 
@@ -129,3 +130,30 @@ async def test_what_a_frozen_worker_still_reports_is_refused_and_its_renewals_st
         assert numbers == list(range(1, len(numbers) + 1))
         assert fleet.faults_in_logs() == []
     report("zombie that writes to its job's feed: writes refused and counted", fenced)
+
+
+async def test_a_process_frozen_with_the_stores_lock_costs_time_and_nothing_else(
+    tmp_path: Path, report: Report
+) -> None:
+    """Nobody can renew a lease meanwhile, so nobody's is taken for expired afterwards, not even the frozen one's."""
+    lease, number, frozen = 1.0, 400, 3.0
+    async with Fleet(tmp_path, lease=lease, concurrency=25) as fleet:
+        holder, other = await fleet.serving(2)
+        work = fleet.jobs.tasks_by_name["work"]
+        handles = await fleet.jobs.enqueue_many([work.request(0.1 + n % 7 / 10) for n in range(number)])
+        ids = [job.id for job in handles]
+        await eventually(lambda: len(fleet.effects("end")) > 20, "they are busy")
+        await holder.freeze(with_lock=True)
+        since = time.monotonic()
+        await eventually(lambda: time.monotonic() - since > frozen, "three leases have passed")
+        holder.thaw()
+        await all_final(fleet.jobs, within=60)
+        verdict = await judge(fleet, ids)
+        assert verdict.faults == {}, str(verdict)
+        assert (verdict.dup_excused, verdict.crashed) == (0, 0), str(verdict)
+        assert verdict.runs == number
+        assert other.alive
+        assert fleet.faults_in_logs() == []
+    report(
+        f"process frozen for {frozen / lease:g} leases with the store's lock, {number} jobs: lost, run twice", "0, 0"
+    )

@@ -289,3 +289,25 @@ async def test_an_attempt_that_was_taken_back_stops_and_its_slot_is_free(
         done.set()
     told = [record for record in caplog.records if "taken back from this worker" in record.getMessage()]
     assert len(told) == 1
+
+
+async def test_a_worker_whose_slots_are_all_busy_is_ready(jobs: Oncue) -> None:
+    """It claims nothing for longer than a lease, and nothing is wrong with it."""
+    go = asyncio.Event()
+
+    @jobs.task()
+    async def waits() -> None:
+        await go.wait()
+
+    async with working(jobs, concurrency=1, lease=0.5) as worker:
+        job = await waits.enqueue()
+        await eventually(lambda: worker.running, "it runs")
+        busy_since = time.monotonic()
+
+        def never_unready() -> bool:
+            assert worker.ready
+            return time.monotonic() - busy_since > 1.2
+
+        await eventually(never_unready, "two leases have passed")
+        go.set()
+        await job.result(5)
