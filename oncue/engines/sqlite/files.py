@@ -63,6 +63,7 @@ _creating: Final = threading.Lock()
 has on it: no other thread may open the file with SQLite between the two."""
 
 _sql = load("upkeep.sql")
+_opening = load("opening.sql")
 
 
 def connect(settings: SQLiteSettings, *, query_only: bool = False) -> sqlite3.Connection:
@@ -254,5 +255,6 @@ def _note_boot(conn: sqlite3.Connection, clock: Clock) -> None:
         conn.execute(_sql.set_meta, ("boot_id", clock.boot_id))
         if known is not None:
             conn.execute(_sql.void_leases)
+            conn.execute(_opening.void_workers)
             conn.execute(_sql.set_meta, ("last_rescue", clock.steady()))
             conn.execute(_sql.set_meta, ("no_rescue_before", 0))
