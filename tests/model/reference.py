@@ -73,8 +73,8 @@ class Reference:
         self.lease_ms = lease_ms
         self.now = 0
         self.jobs: dict[str, Row] = {}
-        self.held_until: dict[str, tuple[str, int]] = {}
-        """Unique keys held for a time: by whom, until when."""
+        self.held_until: dict[str, tuple[str, int, int]] = {}
+        """Unique keys held for a time: by whom, as the how-maniest job, until when."""
         self.paused: set[str] = set()
         self.events: Counter[str] = Counter()
         self._seq = 0
@@ -90,9 +90,10 @@ class Reference:
 
     def holder(self, key: str) -> tuple[str, str] | None:
         """Return id and state of the job that holds a unique key."""
-        if key in self.held_until and self.held_until[key][1] > self.now:
-            job_id = self.held_until[key][0]
-            return job_id, self.jobs[job_id].state if job_id in self.jobs else "completed"
+        if key in self.held_until and self.held_until[key][2] > self.now:
+            job_id, seq, _ = self.held_until[key]
+            row = self.jobs.get(job_id)
+            return job_id, row.state if row is not None and row.seq == seq else "completed"
         holders = [row for row in self.jobs.values() if self._holds(row, key)]
         assert len(holders) <= 1, f"{[row.id for row in holders]} all hold {key}"
         return (holders[0].id, holders[0].state) if holders else None
@@ -113,10 +114,10 @@ class Reference:
             same = known.new.request == new.request
             return Enqueued(new.id, same, State(known.state), None if same else "id")
         if new.unique is not None and not self._doomed(new) and (holder := self.holder(new.unique.key)) is not None:
-            row = self.jobs.get(holder[0])
-            if new.unique.on_conflict != "replace" or row is None or row.state not in PENDING or row.token:
+            if new.unique.on_conflict != "replace" or holder[1] not in PENDING or self.jobs[holder[0]].token:
                 return Enqueued(holder[0], False, State(holder[1]), "unique")
-            self._end(row, "cancelled", Reason.USER)
+            self._end(self.jobs[holder[0]], "cancelled", Reason.USER)
+            self.held_until.pop(new.unique.key, None)
         doomed = self._doomed(new)  # looked at again: it may have replaced its own parent
         self._seq += 1
         due = self.now + int(new.delay * 1000)
@@ -137,7 +138,7 @@ class Reference:
         if new.unique is not None:
             self.held_until.pop(new.unique.key, None)
             if new.unique.ttl is not None:
-                self.held_until[new.unique.key] = (new.id, self.now + int(new.unique.ttl * 1000))
+                self.held_until[new.unique.key] = (new.id, row.seq, self.now + int(new.unique.ttl * 1000))
         return Enqueued(new.id, True, State(row.state))
 
     def _doomed(self, new: NewJob) -> bool:
