@@ -126,7 +126,7 @@ async def test_a_task_that_goes_on_does_not_hold_up_the_exit(tmp_path: Path, rep
         assert status == (70 if blocked else 0)
         info = await job.info()
         assert info.state is (State.RUNNING if blocked else State.QUEUED)
-        assert took <= (2.0 + 1.0 if blocked else grace + CLEANUP + 1.0)
+        assert took <= (2.0 + 2.0 if blocked else grace + CLEANUP + 1.0)
     report(f"SIGTERM with a task that goes on for 60 s ({task}), grace {grace:g} s: exit after", took, "s")
 
 

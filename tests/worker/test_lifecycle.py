@@ -58,8 +58,9 @@ async def start_and_stop(url: str, rounds: int, report: Report) -> None:
                 info = await job.wait(20)
                 assert (info.state, info.attempts, info.crashes) == (State.COMPLETED, 1, 0)
     await nothing_is_left()
-    report(f"worker started and stopped at {rounds:,} random points: longest stop", longest, "s")
-    report(f"worker started and stopped at {rounds:,} random points: jobs lost, crashed, tasks left", "0, 0, 0")
+    name = f"worker started and stopped at {rounds:,} random points, {'memory' if 'memory' in url else 'file'}"
+    report(f"{name}: longest stop", longest, "s")
+    report(f"{name}: jobs lost, crashed, tasks left", "0, 0, 0")
     assert longest <= 2.0
 
 
