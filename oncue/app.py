@@ -117,6 +117,9 @@ class Oncue(TaskRouter):
 
     async def enqueue_many(self, requests: Sequence[Request[Any]]) -> list[Job[Any]]:
         """Enqueue many jobs, `[task.request(…), …]`, in calls of up to a thousand; one handle each, in order."""
+        for request in requests:
+            if not isinstance(request, Request):
+                raise ConfigError(f"enqueue_many takes [task.request(…), …], not a {type(request).__name__}")
         answers = await self.client.send_many([request.job for request in requests])
         return [request.accepted(self.client, answer) for request, answer in zip(requests, answers, strict=True)]
 

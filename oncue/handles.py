@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, NoReturn, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from oncue.client import Client
 from oncue.engine import CancelAnswer, Enqueued, topic_job
@@ -15,8 +15,10 @@ from oncue.errors import ConfigError, JobCancelled, JobFailed, JobNotFound, Resu
 from oncue.job import FeedKind, JobInfo, NewJob, State, Unique, UniqueWhile, check_id, check_name, new_id
 from oncue.tasks import TaskSpec, check_priority, seconds
 
-__all__ = ["Job", "JobEvent", "JobOptions", "Request", "Task"]
+__all__ = ["Job", "JobEvent", "JobOptions", "Request", "Task", "status_data"]
 
+_PAGE: Final = 100
+"""Items of a feed read at once: each may be as large as a payload."""
 _EVENT_ID: Final = re.compile(r"(-1|[0-9]{1,18})\.([0-9]{1,18}-[0-9]{1,18})?")
 
 P = ParamSpec("P")
@@ -141,14 +143,20 @@ class Job(Generic[R]):
                     if after is None and cursor is None and revision < 0:
                         raise JobNotFound(self.id)
                     return
-                while items := await client.engine.read(self.id, after=cursor):
+                if info.state is State.RUNNING and info.revision != revision:  # before what the attempt reports
+                    revision = info.revision
+                    yield JobEvent(f"{revision}.{cursor or ''}", "status", status_data(info))
+                # A job that has not started had nothing to report when it was read; by now it may.
+                while (info.attempts or info.state.final) and (
+                    items := await client.engine.read(self.id, after=cursor, limit=_PAGE)
+                ):
                     for item in items:
                         cursor = item.cursor
                         data = client.read_json(item.body)
                         yield JobEvent(f"{revision}.{cursor}", FeedKind(item.kind).value, data)
                 if info.revision != revision:
                     revision = info.revision
-                    yield JobEvent(f"{revision}.{cursor or ''}", "status", _status(info))
+                    yield JobEvent(f"{revision}.{cursor or ''}", "status", status_data(info))
                 if info.state.final:
                     return
                 await hints.wait(1.0)
@@ -156,14 +164,15 @@ class Job(Generic[R]):
             hints.close()
 
 
-def _status(info: JobInfo) -> dict[str, Any]:
+def status_data(info: JobInfo) -> dict[str, Any]:
+    """Return the data of a `status` event."""
     return {
         "state": info.state.value,
         "reason": None if info.reason is None else info.reason.value,
         "attempt": info.attempts,
         "max_attempts": info.max_attempts,
         "error": info.error,
-        "due_at": info.due_at.isoformat(),
+        "due_at": info.due_at.isoformat().replace("+00:00", "Z"),
         "cancel_requested": info.cancel_requested,
     }
 
@@ -245,9 +254,21 @@ class Task(Generic[P, R]):
         """Tell where to enqueue. For `Oncue.include`."""
         self._client, self.spec = client, spec
 
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse: a task is not called but enqueued."""
+        raise TypeError(
+            f"task {self.name!r} is not called: `await {self.name}.enqueue(…)` makes a job of it, "
+            f"`{self.name}.function(…)` runs it right here"
+        )
+
     def options(self, **options: Unpack[JobOptions]) -> Task[P, R]:
-        """Return the same task with options for the jobs that it enqueues; see `JobOptions`."""
-        return Task(self.spec, self._client, {**(self._options or {}), **options})
+        """Return the same task with options for the jobs that it enqueues; see `JobOptions`.
+
+        Raises `ConfigError` or `InvalidName` for an option that cannot be.
+        """
+        merged: JobOptions = {**(self._options or {}), **options}
+        _new_job(self.spec, b"", merged)  # a wrong option is an error where it is given
+        return Task(self.spec, self._client, merged)
 
     def request(self, *args: P.args, **kwargs: P.kwargs) -> Request[R]:
         """Return a job with these arguments, not enqueued yet. Raises `InvalidJob`."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from oncue.context import Context
-from oncue.errors import ConfigError
+from oncue.errors import ConfigError, InvalidArguments
 from oncue.handles import Task
 from oncue.job import check_name
 from oncue.retry import Retry
@@ -66,6 +66,8 @@ class TaskRouter:
 
     def task(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         queue: str = "default",
@@ -86,8 +88,10 @@ class TaskRouter:
             name: unique in the application; the function's own name if not given. Jobs in the store name it, so keep
                 it when you rename the function.
             queue: where its jobs go unless a job says otherwise.
-            timeout: seconds or timedelta that one attempt may take; None is no limit.
-            retry: attempts in all, or a `Retry`. None: a job whose task raises has failed.
+            timeout: seconds or timedelta that one attempt may take; None is no limit. A plain function cannot be
+                interrupted: it is told (`ctx.cancelled`) and waited for, up to the worker's `cleanup` time.
+            retry: attempts in all, or a `Retry`. None: a job whose task raises has failed; with `RetryLater` it may
+                ask for up to five attempts.
             priority: larger runs sooner within the queue.
             keep: seconds or timedelta that an ended job stays, with its result.
             delivery: `"at_least_once"`: after a crash of the worker the job is started again, up to `max_crashes`
@@ -99,6 +103,9 @@ class TaskRouter:
             ConfigError: an option, or the function's signature, cannot be.
             InvalidName: the name or the queue is outside the rules.
         """
+
+        if function is not None:
+            raise ConfigError("write @jobs.task() with parentheses above the function")
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             task: Task[..., Any] = Task(
@@ -125,7 +132,7 @@ class TaskRouter:
 
         Args:
             interval: seconds or timedelta, at least one second. Intervals are counted from 1970, so all workers
-                agree when one begins.
+                agree when one begins. The one under way when the first worker ever starts counts.
             name: of the schedule; the task's if not given.
         """
         pace = seconds("every(…)", interval, least=1.0, example="3600") or 1.0
@@ -133,7 +140,10 @@ class TaskRouter:
         def schedule(task: AnyTask) -> AnyTask:
             if not isinstance(task, Task):
                 raise ConfigError("@jobs.every(…) goes above @jobs.task(…), not below")
-            task.request()  # an argument without a default is an error here, not every hour in a worker
+            try:
+                task.request()
+            except InvalidArguments as error:  # here, and not every hour in a worker
+                raise ConfigError(f"a scheduled task is called without arguments: {error}") from None
             self._add_schedule(Schedule(check_name(name or task.name, what="schedule"), pace, task))
             return task
 

@@ -103,6 +103,10 @@ class TaskSpec:
             raise ConfigError(f"a task must be a function, not {function!r:.80}")
         signature = Signature.of(function, context_type=Context, name=name)
         name = check_id(signature.name, what="task name")
+        if "<lambda>" in name:
+            raise ConfigError("a lambda has no name that jobs could be stored under; write a function")
+        if signature.parameters and signature.parameters[0].name == "self":
+            raise ConfigError(f"task {name!r} is a method: whose `self` would a worker take? Write a function")
         if delivery not in ("at_least_once", "at_most_once"):
             raise ConfigError(
                 f"task {name!r}: delivery must be 'at_least_once' or 'at_most_once', not {delivery!r:.80}"
@@ -194,4 +198,6 @@ class Registry(Mapping[str, TaskSpec]):
 
 
 def _place(function: Callable[..., Any]) -> str:
-    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)!s:.80}"
+    line = getattr(getattr(function, "__code__", None), "co_firstlineno", None)
+    where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)!s:.80}"
+    return where if line is None else f"{where} (line {line})"

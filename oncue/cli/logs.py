@@ -38,8 +38,8 @@ class JSONFormatter(logging.Formatter):
             "message": record.getMessage()[:_LIMIT],
         }
         fields |= {name: getattr(record, name) for name in _EXTRA if hasattr(record, name)}
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info or record.exc_text:
+            fields["traceback"] = record.exc_text or self.formatException(record.exc_info or (None, None, None))
         return json.dumps(fields, default=str)
 
 

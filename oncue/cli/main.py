@@ -60,7 +60,9 @@ def worker(
     queues: Annotated[
         str | None, typer.Option(help="Queues to serve, separated by commas; those of the tasks if not given.")
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Attempts that run at the same time.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Attempts that run at the same time; 100 if not given.")
+    ] = None,
     burst: Annotated[bool, typer.Option("--burst", help="End when no job is left to run.")] = False,
     log_format: Annotated[
         LogFormat, typer.Option(help="Lines for people, or one JSON object a line.")

@@ -22,6 +22,8 @@ def find_app(target: str) -> Oncue:
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise ConfigError(f"{target!r} does not say where the Oncue object is; write MODULE:APP, for example app:jobs")
+    if module_name.endswith(".py"):
+        raise ConfigError(f"{target!r} names a file; write the module: {module_name.removesuffix('.py')}:{attribute}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

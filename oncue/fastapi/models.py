@@ -96,8 +96,8 @@ def job_status(client: Client, info: JobInfo, base: str) -> JobStatus:
 
 
 def last_error(info: JobInfo) -> LastError | None:
-    """Return the error that a job shows."""
-    if info.error is None:
+    """Return the error that a job shows; one that has completed shows none, whatever its attempts before."""
+    if info.error is None or info.state is State.COMPLETED:
         return None
     kind, _, message = info.error.partition(": ")
     return LastError(type=kind, message=message)

@@ -16,13 +16,14 @@ import re
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Iterator
 from contextvars import Context
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from oncue.client import Client
 from oncue.engine import topic_job
 from oncue.errors import EngineError, JobNotFound, PayloadError
 from oncue.fastapi import shutdown
-from oncue.job import FeedItem, FeedKind, JobInfo
+from oncue.handles import status_data
+from oncue.job import FeedItem, FeedKind, JobInfo, State
 
 __all__ = ["BEGINNING", "Event", "Position", "Watches"]
 
@@ -234,13 +235,16 @@ class Watches:
             with self._joined(client, job_id, place) as watch, contextlib.suppress(EngineError):
                 while True:
                     changed, info = watch.changed, watch.info
+                    if info is not None and info.state is State.RUNNING and info.revision != revision:
+                        revision = info.revision  # before what the attempt reports
+                        yield Event(str(Position(revision, place)), "status", json.dumps(status_data(info)))
                     while page := await watch.after(place):
                         for item in page:
                             place = item.place
                             yield Event(str(Position(revision, place)), item.kind, item.data)
                     if info is not None and info.revision != revision:
                         revision = info.revision
-                        yield Event(str(Position(revision, place)), "status", json.dumps(_status(info)))
+                        yield Event(str(Position(revision, place)), "status", json.dumps(status_data(info)))
                     if watch.error is not None:
                         raise watch.error
                     if self.ended or (watch.over and info is watch.info) or not await _set(changed, deadline):
@@ -281,16 +285,3 @@ async def _set(event: asyncio.Event, deadline: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _status(info: JobInfo) -> dict[str, Any]:
-    """Return the data of a `status` event; see `oncue.handles.JobEvent`."""
-    return {
-        "state": info.state.value,
-        "reason": None if info.reason is None else info.reason.value,
-        "attempt": info.attempts,
-        "max_attempts": info.max_attempts,
-        "error": info.error,
-        "due_at": info.due_at.isoformat(),
-        "cancel_requested": info.cancel_requested,
-    }

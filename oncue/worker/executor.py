@@ -194,7 +194,9 @@ class Executor:
         if attempt.cause in (Cause.TIMEOUT, Cause.CANCEL):  # it caught its cancellation: too late is too late
             return self._interrupted(attempt, spec, None)
         try:
-            return Outcome.completed(spec.signature.encode_result(value, limit=spec.max_payload))
+            stored = spec.signature.encode_result(value, limit=spec.max_payload)
+            spec.signature.decode_result(stored)  # what nobody could read back is no result
+            return Outcome.completed(stored)
         except PayloadError as error:
             return Outcome.failed(Reason.RESULT, describe_failure(error))
 

@@ -13,7 +13,7 @@ __all__ = ["JobLog"]
 
 logger = logging.getLogger("oncue.worker")
 
-_FORMAT: Final = "%s %s %s in %.3f s after waiting %.3f s, attempt %d of %d%s"
+_FORMAT: Final = "%s %s %s in %.3f s after waiting %.3f s, attempt %s%s"
 _STATE: Final = {state: state.value for state in State}
 
 
@@ -51,11 +51,10 @@ class JobLog:
             (
                 claimed.task,
                 claimed.lease.job_id,
-                state if outcome.reason is None else f"{state} ({outcome.reason.value})",
+                _ended(outcome),
                 took,
                 waited,
-                claimed.attempt,
-                claimed.max_attempts,
+                f"{claimed.attempt} of {claimed.max_attempts}" if claimed.max_attempts > 1 else claimed.attempt,
                 _tail(outcome),
             ),
             job_id=claimed.lease.job_id,
@@ -65,6 +64,7 @@ class JobLog:
             state=state,
             duration=took,
             waited=waited,
+            exc_text=outcome.failure.traceback if outcome.failure and outcome.state is State.FAILED else None,
         )
 
     def _handle(self, level: int, args: tuple[object, ...], **extra: object) -> None:
@@ -77,6 +77,14 @@ class JobLog:
             **extra,
         }
         logger.handle(record)
+
+
+def _ended(outcome: Outcome) -> str:
+    if outcome.state is State.QUEUED:
+        return "given back, not counted,"
+    if outcome.reason is None:
+        return _STATE[outcome.state]
+    return f"{_STATE[outcome.state]} ({outcome.reason.value})"
 
 
 def _tail(outcome: Outcome) -> str:

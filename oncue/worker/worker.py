@@ -107,6 +107,9 @@ class Worker:
         if self._running:
             raise ConfigError("this worker runs already; make another one")
         self._running = True
+        used = {spec.queue for spec in self._client.registry.values()}
+        if strangers := sorted(set(self.queues) - used):
+            logger.warning("no task here uses %s; the queues of tasks are %s", ", ".join(strangers), ", ".join(used))
         logger.info(
             "worker %s serves %s on %s: %d tasks, %d at a time",
             self.id,

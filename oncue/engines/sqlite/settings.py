@@ -36,7 +36,7 @@ class SQLiteSettings:
             location, query = "", url.partition("?")[2]
         else:
             parts = urlsplit(url)
-            if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+            if not url.startswith("sqlite:///") or len(parts.path) < 2:
                 raise ConfigError(f"cannot read the store URL {url!r}: {_EXAMPLE}")
             location, query = unquote(parts.path[1:]), parts.query
         options = dict(parse_qsl(query, keep_blank_values=True))
