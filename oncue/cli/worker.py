@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
+import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +16,10 @@ from oncue.errors import ConfigError
 
 __all__ = ["find_app", "run_worker"]
 
+logger = logging.getLogger("oncue.worker")
+
+_REST = 0.5
+"""Seconds that the process may take to end after its worker has."""
 _STUCK = 70
 """Exit status of a worker whose event loop is stuck for good (EX_SOFTWARE of sysexits.h)."""
 
@@ -57,4 +64,23 @@ async def _run(jobs: Oncue, options: Mapping[str, Any]) -> None:
         worker = jobs.worker(**options)
         # Its jobs are other workers' now, and nothing here can free the loop: whoever started it starts it anew.
         worker.on_stall = lambda: os._exit(_STUCK)
-        await worker.run(signals=True)
+        try:
+            await worker.run(signals=True)
+        finally:
+            _end_soon(1 if sys.exc_info()[0] else 0)
+
+
+def _end_soon(status: int) -> None:
+    """See to it that the process ends: what tasks left behind, in threads and loops of their own, may never.
+
+    The worker has stored every outcome and given the rest back by now; closing the store takes a moment.
+    """
+
+    def end() -> None:
+        logger.warning("code of a task is still running %g s after the worker has stopped: ending the process", _REST)
+        logging.shutdown()
+        os._exit(status)
+
+    timer = threading.Timer(_REST, end)
+    timer.daemon = True
+    timer.start()

@@ -64,7 +64,7 @@ class JobLog:
             state=state,
             duration=took,
             waited=waited,
-            exc_text=outcome.failure.traceback if outcome.failure and outcome.state is State.FAILED else None,
+            exc_text=_traceback(outcome),
         )
 
     def _handle(self, level: int, args: tuple[object, ...], **extra: object) -> None:
@@ -77,6 +77,13 @@ class JobLog:
             **extra,
         }
         logger.handle(record)
+
+
+def _traceback(outcome: Outcome) -> str | None:
+    """Return the traceback of a job that failed without meaning to."""
+    if outcome.failure is None or outcome.state is not State.FAILED or outcome.reason is Reason.GAVE_UP:
+        return None
+    return outcome.failure.traceback or None
 
 
 def _ended(outcome: Outcome) -> str:

@@ -107,8 +107,8 @@ async def test_a_second_signal_hurries(tmp_path: Path, report: Report, first: in
     [
         "sleep_in_thread",
         "block",
-        pytest.param("sleep_in_own_thread", marks=pytest.mark.xfail(strict=True, reason="asyncio.run waits for it")),
-        pytest.param("stubborn", marks=pytest.mark.xfail(strict=True, reason="asyncio.run waits for it")),
+        "sleep_in_own_thread",
+        "stubborn",
     ],
 )
 async def test_a_task_that_goes_on_does_not_hold_up_the_exit(tmp_path: Path, report: Report, task: str) -> None:
