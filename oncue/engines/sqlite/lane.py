@@ -27,6 +27,7 @@ from oncue.engines.sqlite.clock import Clock
 from oncue.engines.sqlite.faults import is_broken, is_busy, is_full, translate
 from oncue.engines.sqlite.files import check_identity, connect, identity
 from oncue.engines.sqlite.hints import Hub
+from oncue.engines.sqlite.quarantine import may_be_unreadable, mend
 from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.engines.sqlite.unit import Unit
 from oncue.errors import EngineUnavailable, EngineUnusable, OncueError, QueueFull
@@ -41,6 +42,10 @@ _TURN: Final = 2_000
 _POLL: Final = 0.020
 """Seconds between looks for other processes' commits, while somebody here listens. The look costs 4 µs, waking up
 for it ten times that: this keeps an idle worker at about 2 ms of CPU a second."""
+
+_TRIES: Final = 5
+_NOTHING_FOUND: Final = 10.0
+"""Seconds until unreadable records are looked for again, if an error had another cause."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +70,7 @@ class Lane:
         self._clock = clock
         self._conn = conn
         self._broken = False
+        self._not_mended_before = 0.0
         self._identity = None if settings.path is None else identity(settings.path)
         self._pid = os.getpid()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
@@ -141,15 +147,25 @@ class Lane:
             self._together(calls)
         except Exception as error:
             self._roll_back(error)
-            if len(calls) == 1 and not self._may_work_now(error):
+            if not self._may_work_now(error) and len(calls) == 1:
                 self._refuse(calls[0], error)
                 return
             for call in calls:
-                try:
-                    self._together([call])
-                except Exception as its_error:
-                    self._roll_back(its_error)
-                    self._refuse(call, its_error)
+                self._alone(call)
+
+    def _alone(self, call: _Call) -> None:
+        """Run a call, again if what was in its way could be removed."""
+        for _ in range(_TRIES):
+            try:
+                self._together([call])
+            except Exception as error:
+                self._roll_back(error)
+                failure = error
+                if not self._may_work_now(error):
+                    break
+            else:
+                return
+        self._refuse(call, failure)
 
     def _together(self, calls: list[_Call]) -> None:
         raise NotImplementedError
@@ -165,7 +181,27 @@ class Lane:
 
     def _may_work_now(self, error: Exception) -> bool:
         """Whether something could be done about an error."""
+        if not may_be_unreadable(error) or time.monotonic() < self._not_mended_before:
+            return False
+        try:
+            if self._mend_records():
+                return True
+        except sqlite3.Error:
+            logger.exception("unreadable records could not be looked for")
+        self._not_mended_before = time.monotonic() + _NOTHING_FOUND
         return False
+
+    def _mend_records(self) -> bool:
+        """Mend records that cannot be read; whether there were any."""
+        if self._settings.path is None:
+            return mend(self._conn, self._clock)
+        self._broken = True  # the statement that failed in the midst of its rows may hold on to what it saw
+        conn = connect(self._settings)
+        try:
+            conn.execute("PRAGMA busy_timeout = 5000")
+            return mend(conn, self._clock)
+        finally:
+            conn.close()
 
     def _refuse(self, call: _Call, error: Exception) -> None:
         if not isinstance(error, sqlite3.Error | OncueError):
@@ -309,9 +345,9 @@ class WritingLane(Lane):
         return fitting
 
     def _may_work_now(self, error: Exception) -> bool:
-        if not isinstance(error, sqlite3.Error) or not is_full(error) or self._settings.path is None:
-            return False
-        return self._checkpointer.make_room(self._conn)
+        if isinstance(error, sqlite3.Error) and is_full(error) and self._settings.path is not None:
+            return self._checkpointer.make_room(self._conn)
+        return super()._may_work_now(error)
 
     def _begin(self, calls: list[_Call]) -> list[_Call]:
         """Take the write lock; return the calls whose deadline has not passed meanwhile."""
