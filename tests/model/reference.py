@@ -292,12 +292,15 @@ class Reference:
         running = [row for row in self.jobs.values() if row.state == "running"]
         return {row.id for row in running if row.owner in dead or (row.lease_until < self.now and not grace)}
 
+    def late(self, *, within: int = 0) -> list[Row]:
+        """Return the jobs that were not started in time, or will not have been in so many milliseconds."""
+        startable = [row for row in self.jobs.values() if row.state in ("queued", "scheduled") and not row.token]
+        return [row for row in startable if row.expires is not None and row.expires <= self.now + within]
+
     def rescue(self, taken: Iterable[str]) -> None:
         """Expire what was not started in time, and take these jobs back."""
-        startable = [row for row in self.jobs.values() if row.state in ("queued", "scheduled") and not row.token]
-        for row in startable:
-            if row.expires is not None and row.expires <= self.now:
-                self._end(row, "failed", Reason.EXPIRED)
+        for row in self.late():
+            self._end(row, "failed", Reason.EXPIRED)
         for row in self.of(taken):
             state = RULES.state_after_crash(row, row.new.max_crashes)
             row.history.append((row.token, row.attempts, row.owner or "", "crashed"))

@@ -194,9 +194,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(dead=st.lists(st.sampled_from(WORKERS), max_size=2), limit=st.integers(1, 2))
     def rescue_a_few(self, dead: list[str], limit: int) -> None:
-        reference = self.both.reference
-        late = any(row.expires is not None and row.expires <= reference.now + 10 for row in reference.jobs.values())
-        self.both.rescue(limit=1000 if late else limit, dead=dead)
+        self.both.rescue(limit=1000 if self.both.reference.late(within=10) else limit, dead=dead)
 
     @rule(keep_finished=st.integers(0, 5))
     def prune(self, keep_finished: int) -> None:
