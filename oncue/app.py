@@ -100,6 +100,10 @@ class Oncue(TaskRouter):
             self._opened = 0
             await self.engine.close()
 
+    def close_sync(self) -> None:
+        """Close the store that a script opened by `enqueue_sync` or `result_sync`."""
+        self.client.close_sync()
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self

@@ -106,6 +106,10 @@ class Client:
         """Run a coroutine for code that has no event loop, opening the store if need be."""
         return self._portal.run(work)
 
+    def close_sync(self) -> None:
+        """Close what `run_sync` opened; it opens again when it is needed."""
+        self._portal.close()
+
 
 def _told(job: NewJob, answer: Enqueued) -> Enqueued:
     """Raise `UniqueConflict` for a caller who asked to be told."""
@@ -123,6 +127,7 @@ class _Portal:
         self._engine = engine
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -142,5 +147,15 @@ class _Portal:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                Thread(target=self._loop.run_forever, name="oncue-sync", daemon=True).start()
+                self._thread = Thread(target=self._loop.run_forever, name="oncue-sync", daemon=True)
+                self._thread.start()
             return self._loop
+
+    def close(self) -> None:
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(self._engine.close(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

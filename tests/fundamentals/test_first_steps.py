@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -47,8 +48,6 @@ async def test_a_function_becomes_a_task_and_its_job_has_a_result(jobs: Oncue, w
 
 
 async def test_a_plain_function_runs_in_a_thread_beside_the_event_loop(jobs: Oncue, working: Working) -> None:
-    import threading
-
     @jobs.task()
     def where() -> str:
         return threading.current_thread().name
@@ -332,3 +331,5 @@ def test_scripts_without_an_event_loop_have_sync_twins(tmp_path: object) -> None
 
     asyncio.run(work())
     assert job.result_sync(timeout=5) == "Hello Ada"
+    jobs.close_sync()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("oncue-")]
