@@ -26,6 +26,7 @@ BY_INDEX = {
     ("control.sql", "run_again"): "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
     ("control.sql", "unique_holder"): "SEARCH uniques USING PRIMARY KEY (key=?)",
     ("enqueue.sql", "next_seq"): "SEARCH jobs",  # the last entry of the table
+    ("enqueue.sql", "free_unique"): "SEARCH uniques USING PRIMARY KEY (key=?)",
     ("enqueue.sql", "known"): "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
     ("enqueue.sql", "unique_holder"): "SEARCH u USING PRIMARY KEY (key=?)",
     ("enqueue.sql", "parents"): "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
@@ -82,7 +83,7 @@ MAY_SORT = {
     ("upkeep.sql", "expired_leases"),  # those that run
 }
 # Read from end to end because they are small: a row a queue, a worker, a task and a state; what the call names.
-SMALL = {"counts", "queues", "workers", "wanted", "json_each"}
+SMALL = {"CONSTANT", "counts", "queues", "workers", "wanted", "json_each"}
 
 
 @pytest.fixture(scope="module", params=["empty", "analyzed"])

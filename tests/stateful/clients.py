@@ -148,8 +148,7 @@ def some_job(stage: Stage) -> NewJob:
     after_any = chance.random() < 0.3
     unique = None
     if chance.random() < 0.25:
-        # A job that replaces its own parent waits for ever in SQLite, for now.
-        on_conflict = chance.choice(["return", "replace"]) if not after else "return"
+        on_conflict = chance.choice(["return", "replace"])
         unique = Unique("key", chance.choice(["pending", "running"]), on_conflict)
     job = NewJob(
         f"j{len(stage.jobs)}",

@@ -83,11 +83,6 @@ filters = itertools.cycle(
 )
 
 
-def spared(job: NewJob) -> NewJob:
-    """Leave out the one thing that SQLite is known to do wrong: a job that replaces its own parent waits for ever."""
-    return job._replace(after=()) if job.unique is not None and job.unique.on_conflict == "replace" else job
-
-
 class Stores(RuleBasedStateMachine):
     """Every call of the contract as a rule. A subclass says which store."""
 
@@ -114,7 +109,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(jobs=st.lists(new_jobs, min_size=1, max_size=4))
     def enqueue(self, jobs: list[NewJob]) -> None:
-        self.both.enqueue([spared(job) for job in jobs])
+        self.both.enqueue(jobs)
 
     @rule(
         job=new_jobs,
@@ -126,7 +121,7 @@ class Stores(RuleBasedStateMachine):
         """Take a unique key from its holder, perhaps to run after that very job."""
         holder = self.both.reference.holder(key)
         after = (holder[0],) if wait and holder is not None else job.after
-        self.both.enqueue([spared(job._replace(unique=Unique(key, while_, "replace"), after=after))])
+        self.both.enqueue([job._replace(unique=Unique(key, while_, "replace"), after=after)])
 
     @rule(
         queues=mostly(QUEUES, st.sampled_from([(name,) for name in QUEUES])),

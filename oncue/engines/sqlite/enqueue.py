@@ -48,8 +48,13 @@ class _Acceptance:
                 return Enqueued(job.id, True, states.STATE[state])
             return Enqueued(job.id, False, states.STATE[state], "id")
         parents, doomed = self._parents(job) if job.after else ([], False)
-        if job.unique is not None and not doomed and (conflict := self._take_unique(job)) is not None:
-            return conflict
+        if job.unique is not None and not doomed:
+            if (conflict := self._take_unique(job)) is not None:
+                return conflict
+            if job.after:  # the job that it took the place of may be one that it waits for
+                parents, doomed = self._parents(job)
+                if doomed:
+                    self._unit.conn.execute(_sql.free_unique, (job.unique.key, self._seq))
         return self._insert(job, parents, doomed)
 
     def _insert(self, job: NewJob, parents: list[tuple[int, bool]], doomed: bool) -> Enqueued:

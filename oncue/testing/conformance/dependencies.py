@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oncue.engine import Engine
-from oncue.job import Outcome, Reason, State
+from oncue.job import Outcome, Reason, State, Unique
 from oncue.testing.conformance.base import Conformance
 from oncue.testing.conformance.invariants import all_jobs
 from oncue.testing.conformance.steps import (
@@ -347,3 +347,10 @@ class DependenciesConformance(Conformance):
         await put(engine, job("parent", queue="a"), job("child", queue="b", after=("parent",)))
         await end(engine, await take_one(engine, queues=["a"]))
         assert (await take_one(engine, queues=["b"])).id == "child"
+
+    async def test_a_job_that_takes_the_place_of_one_it_waits_for_can_never_run(self, engine: Engine) -> None:
+        unique = Unique("k", "running", "replace")
+        await put(engine, job("a", unique=unique))
+        await engine.enqueue([job("b", after=("a",), unique=unique)])
+        assert (await info(engine, "b")).state is State.CANCELLED
+        await put(engine, job("c", unique=Unique("k")))

@@ -310,3 +310,10 @@ class IdentityConformance(Conformance):
         assert [claimed.id for claimed in await take(engine, 100)] == made
         await put_one(engine, "own id")
         assert (await take_one(engine)).id == "own id"
+
+    async def test_a_key_held_for_a_time_is_not_that_of_a_later_job_with_the_same_id(self, engine: Engine) -> None:
+        await put(engine, job("b", unique=Unique("k", "ttl", ttl=1000)))
+        await engine.delete(["b"])
+        await put_one(engine, "b")
+        await engine.enqueue([job("c", unique=Unique("k", on_conflict="replace"))])
+        assert (await info(engine, "b")).state is State.QUEUED

@@ -1,5 +1,6 @@
 -- name: next_seq
-SELECT coalesce(max(seq), 0) + 1 FROM jobs
+-- Not the position of a deleted job that still holds a key for a time.
+SELECT max(coalesce((SELECT max(seq) FROM jobs), 0), coalesce((SELECT max(seq) FROM uniques), 0)) + 1
 
 -- name: known
 -- Which of these ids are taken.
@@ -21,6 +22,9 @@ WHERE u.key = ?
 
 -- name: take_unique
 INSERT OR REPLACE INTO uniques (key, seq, holder, until) VALUES (?, ?, ?, ?)
+
+-- name: free_unique
+DELETE FROM uniques WHERE key = ? AND seq = ?
 
 -- name: parents
 SELECT id, seq, state FROM jobs WHERE id IN (SELECT value FROM json_each(?))
