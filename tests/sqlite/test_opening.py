@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import sqlite3
 import stat
@@ -451,6 +452,31 @@ async def test_openings_that_fail_leave_nothing_behind(tmp_path: Path) -> None:
             await engine_of(path).open()
     assert engine_threads() == []
     assert len(os.listdir("/proc/self/fd")) <= handles
+
+
+async def test_a_process_without_free_file_handles_is_told_and_leaves_nothing_behind(store: Path) -> None:
+    async with engine_of(store):
+        pass  # what the loop needs for it is there from now on
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    handles = len(os.listdir("/proc/self/fd"))
+    refused = 0
+    for free in range(12):
+        engine = engine_of(store, "?timeout=0.2")
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, hard))
+        try:
+            await engine.open()
+            assert [found and found.id for found in await engine.get(["a"])] == ["a"]
+        except EngineError as error:
+            refused += str(store) in str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await engine.close()
+        assert engine_threads() == []
+        assert len(os.listdir("/proc/self/fd")) <= handles
+    assert 2 < refused < 12
+    check_file(store)
 
 
 async def test_a_process_that_was_forked_is_told_to_open_its_own(store: Path) -> None:

@@ -28,11 +28,11 @@ from oncue.engine import (
 from oncue.engines.sqlite import claim, control, feed, finish, reads, upkeep
 from oncue.engines.sqlite import enqueue as acceptance
 from oncue.engines.sqlite.clock import Clock
-from oncue.engines.sqlite.files import connect, prepare
+from oncue.engines.sqlite.files import prepare, prepare_reader
 from oncue.engines.sqlite.hints import HintSubscription, Hub
 from oncue.engines.sqlite.lane import Lane, Operation, ReadingLane, WritingLane
 from oncue.engines.sqlite.settings import SQLiteSettings
-from oncue.errors import ConfigError, EngineUnavailable
+from oncue.errors import ConfigError, EngineError, EngineUnavailable
 from oncue.job import Attempt, FeedItem, JobInfo, Lease, NewJob, Outcome
 
 __all__ = ["SQLiteEngine"]
@@ -79,7 +79,11 @@ class _Lanes:
                 if self._settings.path is None:
                     self.writer = self.reader = WritingLane(self._settings, self._clock, conn, self._hub)
                 else:
-                    reader = connect(self._settings, query_only=True)
+                    try:
+                        reader = prepare_reader(self._settings)
+                    except EngineError:
+                        conn.close()
+                        raise
                     self.reader = ReadingLane("oncue-sqlite-reader", self._settings, self._clock, reader)
                     self.writer = WritingLane(self._settings, self._clock, conn, self._hub)
             self._users += 1

@@ -21,7 +21,7 @@ from oncue.engines.sqlite.settings import SQLiteSettings
 from oncue.engines.sqlite.statements import load, load_script
 from oncue.errors import EngineUnusable
 
-__all__ = ["check_identity", "connect", "file_system_of", "identity", "prepare"]
+__all__ = ["check_identity", "connect", "file_system_of", "identity", "prepare", "prepare_reader"]
 
 APPLICATION_ID: Final = 0x4F6E4375  # "OnCu"
 SCHEMA_VERSION: Final = 1
@@ -110,6 +110,14 @@ def prepare(settings: SQLiteSettings, clock: Clock) -> sqlite3.Connection:
             if not is_busy(error) or time.monotonic() >= deadline:
                 raise translate(error, settings) from error
         time.sleep(random.uniform(0.001, 0.01))
+
+
+def prepare_reader(settings: SQLiteSettings) -> sqlite3.Connection:
+    """Return a reading connection to a store that was prepared. Blocks; raises `EngineError`."""
+    try:
+        return connect(settings, query_only=True)
+    except sqlite3.Error as error:
+        raise translate(error, settings) from error
 
 
 def _prepared(settings: SQLiteSettings, clock: Clock) -> sqlite3.Connection:
