@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from oncue.engines.sqlite import SQLiteEngine
+from oncue.testing.conformance.steps import job, put
 from oncue.testing.invariants import check_invariants
 
 
@@ -23,3 +25,15 @@ async def engine(path: Path) -> AsyncIterator[SQLiteEngine]:
     async with SQLiteEngine(f"sqlite:///{path}") as engine:
         yield engine
         await check_invariants(engine)
+
+
+@pytest.fixture
+def store(path: Path) -> Path:
+    """Return the closed file of a store with three jobs."""
+
+    async def make() -> None:
+        async with SQLiteEngine(f"sqlite:///{path}") as engine:
+            await put(engine, job("a"), job("b"), job("c"))
+
+    asyncio.run(make())
+    return path
