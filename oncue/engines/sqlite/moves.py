@@ -47,8 +47,10 @@ class Row(NamedTuple):
 
 def rows_by_ids(unit: Unit, ids: Iterable[str]) -> dict[str, Row]:
     """Read jobs by id; those that are not there are left out."""
-    found = unit.conn.execute(_sql.by_ids, (json.dumps(list(ids)),))
-    return {row[1]: Row._make(row) for row in found}
+    asked = set(ids)
+    # SQLite cuts an id that a JSON list carries at a NUL: what it finds then is another job.
+    found = unit.conn.execute(_sql.by_ids, (json.dumps(list(asked)),))
+    return {row[1]: Row._make(row) for row in found if row[1] in asked}
 
 
 def rows_by_seqs(unit: Unit, seqs: Sequence[int]) -> list[Row]:

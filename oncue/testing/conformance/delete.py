@@ -134,3 +134,8 @@ class DeleteConformance(Conformance):
         await put_one(engine, "child", delay=60)
         await end(engine, await take_one(engine))
         assert await state(engine, "child") is State.SCHEDULED
+
+    async def test_an_id_with_a_nul_is_not_the_part_before_it(self, engine: Engine) -> None:
+        await put_one(engine, "j")
+        await engine.delete(["j\0k"])
+        assert (await info(engine, "j")).id == "j"
